@@ -1,0 +1,175 @@
+"""Everything a user can start is a RunSpec; what it leaves behind is a Result."""
+
+import hashlib
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.errors import Refused
+from engine.events import EventLog
+from engine.settings import settings
+
+Value = str | int | float | bool | None
+Stop = Callable[[], None]  # raises Cancelled or Interrupted when the run must end
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How to draw a table, in words that every page draws alike: which columns, and what they mean.
+
+    `line`: y against x, a curve for each `by`, a band from y_low to y_high where the table has those columns.
+    `heat`: `value` over x and y; `centred` for differences. `bar`: y for each x. `scatter`: y against x, coloured by `by`.
+    """
+
+    kind: Literal["line", "heat", "bar", "scatter"]
+    title: str
+    x: str
+    y: str
+    value: str = ""  # heat: the column that is drawn
+    by: str = ""
+    where: dict[str, Value] = field(default_factory=dict)  # only rows with these values
+    x_title: str = ""
+    y_title: str = ""
+    value_title: str = ""
+    centred: bool = False
+
+
+@dataclass
+class Result:
+    """A tidy table (one row per measurement), how to draw it, and the facts that made it."""
+
+    table: list[dict[str, Value]]
+    figures: list[Figure] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)  # spec, seeds, versions, revisions, costs, notes
+
+    def save(self, file: Path) -> None:
+        """Write beside, then rename: the file is whole or absent."""
+        write_text(file, json.dumps(asdict(self), ensure_ascii=False, indent=1))
+
+    @classmethod
+    def read(cls, file: Path) -> "Result":
+        values = json.loads(file.read_text("utf-8"))
+        figures = [Figure(**figure) for figure in values["figures"]]
+        return cls(values["table"], figures, values["facts"])
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a file in one step that survives a crash."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with beside.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(beside, file)
+
+
+class Context:
+    """What a run may ask of the world while it works."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "",
+        stop: Stop | None = None,
+        submit: Callable[[Sequence[dict[str, Any]]], "list[Result]"] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.log = EventLog(folder / "events.jsonl")
+        self.device = torch.device(choose_device(device or settings().device))
+        self._stop = stop
+        self._submit = submit
+        self._told = 0.0
+        self._stage = ""
+
+    def check(self) -> None:
+        """Raise Cancelled or Interrupted when someone asked this run to end. Cheap: call it often."""
+        if self._stop is not None:
+            self._stop()
+
+    def progress(self, done: float, total: float, stage: str) -> None:
+        """Say how far the run is. Written at most twice a second, and whenever the stage changes or ends."""
+        self.check()
+        now = time.monotonic()
+        if stage != self._stage or done >= total or now - self._told > 0.5:
+            self._told, self._stage = now, stage
+            self.log.append("progress", done=done, total=total, stage=stage)
+
+    def metric(self, step: int, **values: float) -> None:
+        """Record numbers of a step (losses, rates, scores)."""
+        self.log.append("metric", step=step, **values)
+
+    def note(self, sentence: str) -> None:
+        """Say something a person should know about this run."""
+        self.log.append("note", text=sentence)
+
+    def artifact(self, name: str) -> Path:
+        """A place for a file that stays with the result."""
+        file = self.folder / "artifacts" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    def children(self, documents: Sequence[dict[str, Any]]) -> "list[Result]":
+        """Run other specs as jobs of their own and wait for their results, in order."""
+        if self._submit is None:
+            raise Refused("This run starts other runs; start it as a job.")
+        return self._submit(documents)
+
+
+def choose_device(name: str) -> str:
+    """Turn "auto" into the best device at hand; refuse one that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise Refused(f"This machine has no usable GPU, so the device '{name}' cannot be used. Choose cpu or auto.")
+    return name
+
+
+class RunSpec(BaseModel, ABC):
+    """Validated parameters with a `run`. Form, command line, file, cache key and provenance all come from the class.
+
+    The module's stem is the run's name, the class's docstring its help, each field's description the help beside it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    family: ClassVar[str] = ""  # analysis, pretext, task or suite
+    slots: ClassVar[int] = 1  # how many of the queue's slots it takes; 0 = it only waits for others
+
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Same seed, same numbers.")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.name = cls.__module__.rsplit(".", 1)[-1]
+
+    @classmethod
+    def title(cls) -> str:
+        """The name as a person reads it."""
+        return cls.name.replace("_", " ").capitalize()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """This spec as plain JSON: its registered name under "run", then its parameters."""
+        return {"run": self.name, **self.model_dump(mode="json")}
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that was asked for."""
+        return hashlib.sha256(json.dumps(self.document, sort_keys=True).encode()).hexdigest()[:16]
+
+    def needs(self) -> list[str]:
+        """Why this cannot run here and now, in sentences; empty when it can."""
+        return []
+
+    @abstractmethod
+    def run(self, ctx: Context) -> Result:
+        """Do the work."""

@@ -1,0 +1,145 @@
+"""What an upstream is: a list of unpadded 16 kHz waveforms in, every layer out."""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import Refused, Unknown
+from engine.registry import Registry
+
+SAMPLE_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of an upstream before any weight is read or fetched."""
+
+    name: str  # what a person types: "fbank", "hf:facebook/hubert-base-ls960"
+    family: str
+    layers: int  # number of blocks; there is one state more: state 0 is the input of the first block
+    dims: tuple[int, ...]  # of each state, so layers + 1 of them
+    hop: int  # samples from one frame to the next
+    shortest: int  # samples of the shortest legal clip
+    open: Callable[["Card"], "Upstream"] = field(repr=False, compare=False)
+    source: str = "built in"  # where its weights come from, in words or as a web address
+    revision: str = ""  # commit or hash of the weights; part of every key and result
+    sample_rate: int = SAMPLE_RATE
+    license: str = ""
+    attention: bool = False  # gives attention maps
+    here: bool = True  # usable without the network
+    about: str = ""  # one sentence for a person
+
+    @property
+    def hop_seconds(self) -> float:
+        return self.hop / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Every layer of a batch."""
+
+    states: list[Tensor]  # layer -> (batch, frames, dim); 0 = input of the first block, i = output of block i
+    lengths: Tensor  # (batch,) valid frames of each clip, from the convolution arithmetic
+    attention: list[Tensor] | None = None  # block -> (batch, heads, frames, frames)
+
+    def clip(self, index: int) -> list[Tensor]:
+        """The states of one clip without padding: layer -> (frames, dim)."""
+        frames = int(self.lengths[index])
+        return [state[index, :frames] for state in self.states]
+
+
+class Upstream(nn.Module, ABC):
+    """A speech model that shows every layer. Subclasses write `frames` and `forward`; callers use `encode`."""
+
+    card: Card
+
+    @abstractmethod
+    def frames(self, samples: int) -> int:
+        """Exact number of frames that a clip of so many samples gives."""
+
+    @abstractmethod
+    def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
+        """Encode checked waveforms; a clip's valid frames must not depend on the other clips of the batch."""
+
+    def encode(self, wavs: list[Tensor], *, attention: bool = False) -> Hidden:
+        """All layers of a list of unpadded mono 16 kHz waveforms. Differentiable; the caller sets inference mode."""
+        if not wavs:
+            raise Refused(f"{self.card.name} was given no clip.")
+        if attention and not self.card.attention:
+            raise Refused(f"{self.card.name} has no attention maps to show.")
+        for index, wav in enumerate(wavs):
+            if wav.dim() != 1:
+                raise Refused(f"Clip {index} has shape {tuple(wav.shape)}; an upstream takes mono waveforms (samples,).")
+            if not wav.is_floating_point():
+                raise Refused(f"Clip {index} holds {wav.dtype}; an upstream takes floating point samples between -1 and 1.")
+            if wav.numel() < self.card.shortest:
+                raise Refused(
+                    f"Clip {index} has {wav.numel()} samples; {self.card.name} needs at least {self.card.shortest} samples "
+                    f"({self.card.shortest / self.card.sample_rate * 1000:.0f} ms)."
+                )
+        hidden: Hidden = self(wavs, attention)
+        return hidden
+
+    @property
+    def device(self) -> torch.device:
+        """Where this upstream computes."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Family:
+    """The upstreams that one file offers: cards known ahead, and a way to make one from what follows its prefix."""
+
+    cards: Iterable[Card] | Callable[[], Iterable[Card]] = ()
+    prefix: str = ""  # "hf" answers to "hf:anything"
+    find: Callable[[str], Card] | None = None  # the card of what follows "prefix:"; may read a config, never weights
+
+    def known(self) -> Iterable[Card]:
+        return self.cards() if callable(self.cards) else self.cards
+
+
+UPSTREAMS: Registry[Family] = Registry(Family, "engine.upstreams")
+
+
+def cards() -> Iterator[Card]:
+    """The card of every upstream known ahead."""
+    for family in UPSTREAMS.instances():
+        yield from family.known()
+
+
+def find(name: str) -> Card:
+    """The card of an upstream by name; reads no weights."""
+    known = {card.name: card for card in cards()}
+    if name in known:
+        return known[name]
+    prefix, colon, rest = name.partition(":")
+    families = {family.prefix: family for family in UPSTREAMS.instances() if family.find is not None}
+    if colon and prefix in families:
+        search = families[prefix].find
+        assert search is not None
+        return replace(search(rest), name=name)
+    raise Unknown("upstream", name, [*known, *(f"{prefix}:..." for prefix in families)])
+
+
+_warm: OrderedDict[tuple[str, str, str], Upstream] = OrderedDict()
+_WARM_LIMIT = 2
+
+
+def load(name: str, device: torch.device | str = "cpu") -> Upstream:
+    """An upstream ready to use, in eval mode. The last two stay in memory; a changed revision is read anew."""
+    card = find(name)
+    key = (card.name, card.revision, str(device))
+    if key in _warm:
+        _warm.move_to_end(key)
+        return _warm[key]
+    upstream = card.open(card).to(device).eval()
+    _warm[key] = upstream
+    while len(_warm) > _WARM_LIMIT:
+        _warm.popitem(last=False)
+    return upstream
