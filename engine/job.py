@@ -1,4 +1,4 @@
-"""A job is a folder: spec.json, events.jsonl, log.txt, checkpoints, artifacts, result.json. Its state is a fold over its events."""
+"""A job is a folder: its spec, events, log, checkpoints, artifacts and result. Its state is a fold over its events."""
 
 import json
 import secrets
