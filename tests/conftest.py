@@ -1,0 +1,44 @@
+"""What every test gets: a workspace of its own, and no network."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.settings import HOUSE, settings
+
+SHARED = HOUSE.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty workspace; child processes of the test see it too."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    monkeypatch.setenv("AUSCULT_WORKSPACE", str(folder))
+    monkeypatch.setenv("AUSCULT_OFFLINE", "1")
+    settings.cache_clear()
+    yield folder
+    settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for another machine fails at once and says where it wanted to go."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and address[0] not in {"127.0.0.1", "::1", "localhost"}:
+            raise AssertionError(f"A test wanted to reach {address[0]}.")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The real recordings beside the project, where they are."""
+    if not SHARED.exists():
+        pytest.skip("The shared recordings are not on this machine.")
+    return SHARED
