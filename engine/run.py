@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -52,13 +53,24 @@ class Result:
 
     def save(self, file: Path) -> None:
         """Write beside, then rename: the file is whole or absent."""
-        write_text(file, json.dumps(asdict(self), ensure_ascii=False, indent=1))
+        write_text(file, json.dumps(_plain(asdict(self)), ensure_ascii=False, indent=1, allow_nan=False))
 
     @classmethod
     def read(cls, file: Path) -> "Result":
         values = json.loads(file.read_text("utf-8"))
         figures = [Figure(**figure) for figure in values["figures"]]
         return cls(values["table"], figures, values["facts"])
+
+
+def _plain(value: Any) -> Any:
+    # Browsers and other tools read JSON without NaN and infinity: a number that is not one is written as nothing.
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def write_text(file: Path, text: str) -> None:

@@ -12,10 +12,9 @@ SHARED = HOUSE.parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty workspace; child processes of the test see it too."""
-    folder = tmp_path / "workspace"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("workspace")
     monkeypatch.setenv("AUSCULT_WORKSPACE", str(folder))
     monkeypatch.setenv("AUSCULT_OFFLINE", "1")
     settings.cache_clear()
