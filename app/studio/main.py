@@ -1,0 +1,93 @@
+"""Studio: every file of app/studio/pages is a tab.
+
+A page is a module with `TITLE` (what its tab says), `ORDER` (its place among the tabs) and `build()`, which makes its
+components inside the tab and wires their events; `widgets.on_open` runs something when a browser opens Studio.
+The file's stem is its address: `/studio/?page=jobs`. A page that fails to import shows why in its own tab.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.studio import pages, widgets
+from engine.errors import AuscultError
+from engine.settings import HOUSE
+
+ASSETS = HOUSE / "assets"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One tab of Studio."""
+
+    id: str
+    title: str
+    order: int
+    build: Callable[[], Any]
+
+
+def find_pages() -> list[Page]:
+    """The page of every file in app/studio/pages, in the order of its tabs."""
+    files = sorted(Path(pages.__path__[0]).glob("[!_]*.py"))
+    return sorted((_take(file.stem) for file in files), key=lambda page: (page.order, page.id))
+
+
+def _take(stem: str) -> Page:
+    try:
+        module = importlib.import_module(f"{pages.__name__}.{stem}")
+        return Page(stem, module.TITLE, module.ORDER, module.build)
+    except Exception as error:
+        said = str(error) if isinstance(error, AuscultError) else f"{type(error).__name__}: {error}"
+        title = stem.capitalize()
+        return Page(stem, title, 1000, partial(widgets.refusal, f"The page {title} could not be read", said))
+
+
+def build() -> gr.Blocks:
+    """All of Studio, to be mounted or launched with the options of `look()`."""
+    found = find_pages()
+    studio = gr.Blocks(title="Auscult Studio", analytics_enabled=False, fill_width=True)
+    with studio:
+        widgets.header((ASSETS / "logo.svg").read_text("utf-8"))
+        with gr.Tabs(elem_id="pages") as tabs:
+            for page in found:
+                with gr.Tab(page.title, id=page.id, elem_id=f"page-{page.id}") as tab:
+                    page.build()
+                # The address follows the tab, so that a reload comes back to it.
+                tab.select(None, js=f"() => {{ history.replaceState(null, '', '?page={page.id}'); }}")
+
+        def choose(request: gr.Request) -> Any:
+            asked = request.query_params.get("page")
+            return gr.Tabs(selected=asked) if asked in {page.id for page in found} else gr.skip()
+
+        studio.load(choose, outputs=tabs, queue=False, show_progress="hidden", api_visibility="private")
+    return studio
+
+
+def look() -> dict[str, Any]:
+    """How Studio looks, as options of `launch` and `mount_gradio_app` alike."""
+    return {"theme": theme(), "css_paths": [ASSETS / "theme.css"], "js": _REMEMBER}
+
+
+def theme() -> gr.themes.Base:
+    """The house's colours; its fonts come from Gradio's own files, never from the network."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        secondary_hue=gr.themes.colors.orange,
+        neutral_hue=gr.themes.colors.slate,
+        text_size=gr.themes.sizes.text_sm,
+        spacing_size=gr.themes.sizes.spacing_sm,
+        radius_size=gr.themes.sizes.radius_sm,
+    )
+
+
+# A person's choice of light or dark is kept by the browser; without one, the system's is followed.
+_REMEMBER = """() => {
+    const chosen = localStorage.getItem('auscult-theme');
+    if (chosen && !new URLSearchParams(location.search).has('__theme'))
+        document.body.classList.toggle('dark', chosen === 'dark');
+}"""
