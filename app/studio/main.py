@@ -70,7 +70,7 @@ def build() -> gr.Blocks:
 
 def look() -> dict[str, Any]:
     """How Studio looks, as options of `launch` and `mount_gradio_app` alike."""
-    return {"theme": theme(), "css_paths": [ASSETS / "theme.css"], "js": _REMEMBER}
+    return {"theme": theme(), "css_paths": sorted(ASSETS.glob("*.css"), reverse=True), "js": _REMEMBER}
 
 
 def theme() -> gr.themes.Base:
