@@ -1,5 +1,6 @@
 """An append-only log of JSON lines. Any process may append; readers keep a byte offset and stop at a half-written line."""
 
+import errno
 import json
 import os
 import time
@@ -32,7 +33,8 @@ class EventLog:
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
                 line = b"\n" + line
-            os.write(handle, line)
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
         finally:
             os.close(handle)
 

@@ -4,19 +4,23 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import Refused
 from engine.events import EventLog
 from engine.settings import settings
+
+if TYPE_CHECKING:
+    import torch
 
 Value = str | int | float | bool | None
 Stop = Callable[[], None]  # raises Cancelled or Interrupted when the run must end
@@ -74,13 +78,28 @@ def _plain(value: Any) -> Any:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a file in one step that survives a crash."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(beside, file)
+    """Replace a file in one step that survives a crash and a power cut."""
+    # The writer's process number comes last: the sweeper of the queue sees from it whether the writer still lives.
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(3)}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(beside, file)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    flush_folder(file.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on disk, so that a renamed file is still there after a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class Context:
@@ -96,11 +115,18 @@ class Context:
     ) -> None:
         self.folder = folder
         self.log = EventLog(folder / "events.jsonl")
-        self.device = torch.device(choose_device(device or settings().device))
+        self._device = device
         self._stop = stop
         self._submit = submit
         self._told = 0.0
         self._stage = ""
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """Where this run computes. A run that never asks, such as one that waits for others, touches no GPU."""
+        import torch
+
+        return torch.device(choose_device(self._device or settings().device))
 
     def check(self) -> None:
         """Raise Cancelled or Interrupted when someone asked this run to end. Cheap: call it often."""
@@ -138,6 +164,8 @@ class Context:
 
 def choose_device(name: str) -> str:
     """Turn "auto" into the best device at hand; refuse one that is not there."""
+    import torch  # a second of import that the queue, and a list of jobs, can do without
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
