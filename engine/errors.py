@@ -9,6 +9,7 @@ AuscultError                what a person reads: what is wrong, where, what to d
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -46,3 +47,15 @@ class Cancelled(AuscultError):
 
 class Interrupted(AuscultError):
     """The machine asked this run to stop; the queue starts it again from its checkpoint."""
+
+
+def explain(error: BaseException) -> str:
+    """One sentence about a failure: its own text when it was meant for a person, else its kind and its first line."""
+    if isinstance(error, AuscultError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "The disk is full: free some space, then resume it."
+    if isinstance(error, MemoryError):
+        return "It ran out of memory: choose less at a time, or a smaller model."
+    said = str(error).strip().splitlines()
+    return f"It failed unexpectedly ({type(error).__name__}{': ' + said[0][:300] if said else ''}); the log has the details."
