@@ -2,7 +2,7 @@
 
 A page is a module with `TITLE` (what its tab says), `ORDER` (its place among the tabs) and `build()`, which makes its
 components inside the tab and wires their events; `widgets.on_open` runs something when a browser opens Studio.
-The file's stem is its address: `/studio/?page=jobs`. A page that fails to import shows why in its own tab.
+The file's stem is its address: `/studio/?tab=jobs`. A page that fails to import shows why in its own tab.
 """
 
 import importlib
@@ -57,11 +57,11 @@ def build() -> gr.Blocks:
             for page in found:
                 with gr.Tab(page.title, id=page.id, elem_id=f"page-{page.id}") as tab:
                     page.build()
-                # The address follows the tab, so that a reload comes back to it.
-                tab.select(None, js=f"() => {{ history.replaceState(null, '', '?page={page.id}'); }}")
+                # The address follows the tab, so that a reload comes back to it. (Gradio keeps the word "page" for itself.)
+                tab.select(None, js=_FOLLOW % {"id": page.id})
 
         def choose(request: gr.Request) -> Any:
-            asked = request.query_params.get("page")
+            asked = request.query_params.get("tab")
             return gr.Tabs(selected=asked) if asked in {page.id for page in found} else gr.skip()
 
         studio.load(choose, outputs=tabs, queue=False, show_progress="hidden", api_visibility="private")
@@ -84,6 +84,10 @@ def theme() -> gr.themes.Base:
         radius_size=gr.themes.sizes.radius_sm,
     )
 
+
+_FOLLOW = """() => {
+    if (new URLSearchParams(location.search).get('tab') !== '%(id)s') history.replaceState(null, '', '?tab=%(id)s');
+}"""
 
 # A person's choice of light or dark is kept by the browser; without one, the system's is followed.
 _REMEMBER = """() => {
