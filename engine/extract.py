@@ -1,0 +1,367 @@
+"""From sound to rows: one pass over a corpus through an upstream.
+
+Clips are sorted by length and batched by total sound, decoded ahead on threads, encoded, pooled on the device and
+written as they come; a batch that does not fit into memory is halved. The rows end up in the order of the corpus.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine import audio
+from engine import rows as store
+from engine.corpus import Utterance
+from engine.corpus import find as find_corpus
+from engine.errors import Refused, Unavailable
+from engine.rows import Rows, Segments, Unit
+from engine.run import Context, write_text
+from engine.upstream import Upstream, load
+from engine.upstream import find as find_upstream
+
+Precision = Literal["float32", "bfloat16"]
+
+BUDGET_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # sound in a batch, padding included
+ALIKE = 0.9  # the shortest clip of a batch is at least this much of its longest
+AHEAD = 2  # batches that are decoded while one is encoded
+LOSS = 2e-3  # of a layer, in norm: what storing it as float16 may change; more, and it is stored as float32
+
+
+def batches(utterances: Sequence[Utterance], budget_seconds: float) -> list[list[Utterance]]:
+    """Utterances of like length together, longest first, so many that a padded batch stays within the budget."""
+    made: list[list[Utterance]] = []
+    for utterance in sorted(utterances, key=lambda utterance: -utterance.seconds):
+        longest = made[-1][0].seconds if made else 0.0
+        if not made or (len(made[-1]) + 1) * longest > budget_seconds or utterance.seconds < ALIKE * longest:
+            made.append([])
+        made[-1].append(utterance)
+    return made
+
+
+def rows(
+    upstream: str,
+    corpus: str,
+    ctx: Context,
+    *,
+    unit: Unit,
+    per_clip: int = 0,
+    splits: Sequence[str] = (),
+    seed: int = 0,
+    precision: Precision = "float32",
+) -> Rows:
+    """The rows of a corpus through an upstream; computed once for each key, whichever process asks."""
+    card = find_upstream(upstream)
+    source = find_corpus(corpus)
+    facts: dict[str, Any] = {
+        "version": store.VERSION,
+        "upstream": card.name,
+        "revision": card.revision,
+        "corpus": corpus,
+        "content": source.content,
+        "unit": unit,
+        "per_clip": per_clip if unit == "frame" else 0,
+        "seed": seed if unit == "frame" and per_clip else 0,
+        "splits": sorted(splits),
+        "precision": precision,
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+    folder = store.folder(key)
+    if not folder.exists():
+        store.sweep()
+        with store.lock(key, ctx.check):
+            if not folder.exists():
+                utterances = [item for item in source.utterances() if not splits or item.split in splits]
+                _refuse_useless(utterances, corpus, unit, splits)
+                _Pass(load(upstream, ctx.device), utterances, ctx, facts).make(store.unfinished(key), folder)
+    return Rows(folder)
+
+
+def _refuse_useless(utterances: Sequence[Utterance], name: str, unit: Unit, splits: Sequence[str]) -> None:
+    if not utterances:
+        where = f" in {', '.join(splits)}" if splits else ""
+        raise Refused(f"{name} has no utterance{where}.")
+    if unit in store.TIERS and not any(utterance.tiers.get(unit) for utterance in utterances):
+        tiers = sorted({tier for utterance in utterances for tier in utterance.tiers})
+        there = f"its tiers are: {', '.join(tiers)}" if tiers else "it has no tiers; choose the unit frame or utterance"
+        raise Refused(f"{name} has no {unit} times; {there}.")
+
+
+@dataclass
+class _Clip:
+    """An utterance on its way through the pass."""
+
+    number: int  # its place in the corpus
+    utterance: Utterance
+    segments: Segments | None = None
+    offset: int = 0  # where its rows begin among those written so far
+    samples: int = 0
+
+
+@dataclass
+class _Pass:
+    """One pass over a corpus."""
+
+    model: Upstream
+    utterances: Sequence[Utterance]
+    ctx: Context
+    facts: dict[str, Any]
+    layers: "list[_LayerWriter]" = field(default_factory=list)
+    written: int = 0
+    too_short: int = 0
+    sound: float = 0.0  # samples encoded
+    padded: float = 0.0  # samples encoded with the padding
+
+    def make(self, beside: Path, final: Path) -> None:
+        """Do the pass in the folder `beside`, then give it its final name."""
+        started = time.monotonic()
+        shutil.rmtree(beside, ignore_errors=True)  # of a writer that was killed since the sweep
+        beside.mkdir(parents=True)
+        try:
+            clips = [_Clip(number, utterance) for number, utterance in enumerate(self.utterances)]
+            self._encode_all(clips, beside)
+            clips = [clip for clip in clips if clip.segments is not None]
+            if self.too_short:
+                self.ctx.note(
+                    f"{self.too_short} of {len(self.utterances)} utterances were left out: they have fewer than the "
+                    f"{self.model.card.shortest} samples that {self.model.card.name} needs."
+                )
+            if not self.written:
+                raise Refused(f"No utterance of {self.facts['corpus']} gave a row; all were too short or without times.")
+            self._finish_layers(clips)
+            self._write_index(clips, beside)
+            self._write_facts(beside, time.monotonic() - started)
+            os.replace(beside, final)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+    def _encode_all(self, clips: list[_Clip], folder: Path) -> None:
+        by_id = {id(clip.utterance): clip for clip in clips}
+        budget = BUDGET_SECONDS[self.ctx.device.type]
+        total = sum(clip.utterance.seconds for clip in clips)
+        done = 0.0
+        plan = deque([by_id[id(item)] for item in batch] for batch in batches(self.utterances, budget))
+        reading: deque[tuple[list[_Clip], list[Future[Tensor]]]] = deque()
+        with ThreadPoolExecutor(max_workers=2) as threads, torch.inference_mode(), self._autocast():
+            try:
+                while plan or reading:
+                    while plan and len(reading) <= AHEAD:
+                        batch = plan.popleft()
+                        reading.append((batch, [threads.submit(_decode, clip.utterance) for clip in batch]))
+                    batch, futures = reading.popleft()
+                    self._encode(batch, [future.result() for future in futures], folder)
+                    done += sum(clip.utterance.seconds for clip in batch)
+                    self.ctx.progress(done, total, "reading and encoding")
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _autocast(self) -> "contextlib.AbstractContextManager[Any]":
+        if self.facts["precision"] == "bfloat16":
+            return torch.autocast(self.ctx.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _encode(self, batch: list[_Clip], wavs: list[Tensor], folder: Path) -> None:
+        """Encode a batch and write its rows; in two halves when it does not fit into memory."""
+        self.ctx.check()
+        long_enough = [wav.numel() >= self.model.card.shortest for wav in wavs]
+        self.too_short += long_enough.count(False)
+        batch = [clip for clip, fits in zip(batch, long_enough, strict=True) if fits]
+        wavs = [wav for wav, fits in zip(wavs, long_enough, strict=True) if fits]
+        waiting = deque([(batch, wavs)] if batch else [])
+        while waiting:
+            clips, sounds = waiting.popleft()
+            pooled = self._pooled(clips, sounds)
+            # What the failed attempt held is free again only out here, past the exception.
+            if pooled is None:
+                if len(clips) == 1:
+                    utterance = clips[0].utterance
+                    raise Unavailable(
+                        f"Utterance {utterance.id} ({utterance.seconds:.0f} s) does not fit into the memory of "
+                        f"{self.ctx.device} with {self.model.card.name}. Cut it into shorter pieces."
+                    )
+                half = len(clips) // 2
+                waiting.extendleft([(clips[half:], sounds[half:]), (clips[:half], sounds[:half])])
+                continue
+            self._write(clips, pooled, folder)
+
+    def _pooled(self, clips: list[_Clip], wavs: list[Tensor]) -> list[Tensor] | None:
+        """The rows of a batch, state by state; None when memory ran out."""
+        card = self.model.card
+        try:
+            hidden = self.model.encode([wav.to(self.ctx.device) for wav in wavs])
+            frames = hidden.lengths.tolist()
+            parts = []
+            for clip, count, wav in zip(clips, frames, wavs, strict=True):
+                clip.samples = wav.numel()
+                clip.segments = store.segments(
+                    clip.utterance, self.facts["unit"], count, card.hop_seconds, self.facts["per_clip"], self.facts["seed"]
+                )
+                parts.append(clip.segments)
+            pooled = [store.pool(state, parts, self.facts["unit"]).cpu() for state in hidden.states]
+        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
+        self.sound += sum(wav.numel() for wav in wavs)
+        self.padded += len(wavs) * max(wav.numel() for wav in wavs)
+        return pooled
+
+    def _write(self, clips: list[_Clip], pooled: list[Tensor], folder: Path) -> None:
+        if not self.layers:
+            self.layers = [_LayerWriter(folder / store.layer_file(i), rows.shape[1]) for i, rows in enumerate(pooled)]
+        for number, (layer, new) in enumerate(zip(self.layers, pooled, strict=True)):
+            values = new.numpy()
+            if not np.isfinite(values).all():
+                names = ", ".join(clip.utterance.id for clip in clips[:3])
+                raise Refused(
+                    f"{self.model.card.name} gave values that are not finite in state {number} for a batch with {names}."
+                )
+            layer.append(values)
+        for clip in clips:
+            clip.offset = self.written
+            self.written += len(clip.segments or ())
+
+    def _finish_layers(self, clips: list[_Clip]) -> None:
+        order = [(clip.offset, len(clip.segments or ())) for clip in clips]
+        for number, layer in enumerate(self.layers):
+            self.ctx.progress(number, len(self.layers), "putting rows in order")
+            layer.finish(order, self.written)
+
+    def _write_index(self, clips: list[_Clip], folder: Path) -> None:
+        import pandas
+
+        unit: Unit = self.facts["unit"]
+        tiers = [] if unit == "utterance" else [t for t in store.TIERS if any(t in c.utterance.tiers for c in clips)]
+        tiers = [tier for tier in tiers if not (unit == "word" and tier == "phone")]
+        names = sorted({name for clip in clips for name in clip.utterance.labels})
+        columns: dict[str, list[Any]] = {name: [] for name in ("utterance", "speaker", "split", "start", "end", *tiers)}
+        own = [name for name in names if name not in columns]  # a tier's label of a row goes before the clip's label
+        columns.update({name: [] for name in own})
+        for clip in clips:
+            assert clip.segments is not None
+            count = len(clip.segments)
+            columns["utterance"] += [clip.utterance.id] * count
+            columns["speaker"] += [clip.utterance.speaker] * count
+            columns["split"] += [clip.utterance.split] * count
+            columns["start"] += clip.segments.times[:, 0].tolist()
+            columns["end"] += clip.segments.times[:, 1].tolist()
+            for tier in tiers:
+                columns[tier] += clip.segments.labels.get(tier, [""] * count)
+            for name in own:
+                columns[name] += [str(clip.utterance.labels.get(name, ""))] * count
+        pandas.DataFrame(columns).to_parquet(folder / "index.parquet", index=False)
+
+    def _write_facts(self, folder: Path, wall: float) -> None:
+        card = self.model.card
+        seconds = self.sound / card.sample_rate
+        facts = {
+            **self.facts,
+            "rows": self.written,
+            "dims": [layer.width for layer in self.layers],
+            "stored": [str(layer.dtype) for layer in self.layers],
+            "utterances": len(self.utterances) - self.too_short,
+            "too_short": self.too_short,
+            "hop_seconds": card.hop_seconds,
+            "frames_per_second": 1 / card.hop_seconds,
+            "seconds": seconds,
+            "wall_seconds": wall,
+            "speed": seconds / max(wall, 1e-9),
+            "padding_waste": 1 - self.sound / self.padded,
+            "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+            "peak_memory": peak_memory(self.ctx.device),
+            "device": str(self.ctx.device),
+        }
+        write_text(folder / "facts.json", json.dumps(facts, indent=1, ensure_ascii=False))
+
+
+class _LayerWriter:
+    """The rows of one state, written as they come as float16, or as float32 from the first that float16 would change."""
+
+    def __init__(self, file: Path, width: int) -> None:
+        self.file = file
+        self.width = width
+        self.dtype: np.dtype[Any] = np.dtype(np.float16)
+        self.raw = file.with_suffix(".raw")
+        self.raw.touch()
+
+    def append(self, values: NDArray[np.float32]) -> None:
+        if self.dtype == np.float16 and not _fits_half(values):
+            self._widen()
+        with self.raw.open("ab") as handle:
+            handle.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
+
+    def _widen(self) -> None:
+        self.dtype = np.dtype(np.float32)
+        wide = self.raw.with_suffix(".wide")
+        with self.raw.open("rb") as source, wide.open("wb") as target:
+            while block := source.read(1 << 24):
+                target.write(np.frombuffer(block, dtype=np.float16).astype(np.float32).tobytes())
+        os.replace(wide, self.raw)
+
+    def finish(self, order: list[tuple[int, int]], total: int) -> None:
+        """Write the array file with the rows in the order given, and drop the raw one."""
+        with self.file.open("wb") as target, self.raw.open("rb") as source:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(self.dtype),
+                "fortran_order": False,
+                "shape": (total, self.width),
+            }
+            np.lib.format.write_array_header_1_0(target, header)
+            size = self.width * self.dtype.itemsize
+            for offset, count in order:
+                source.seek(offset * size)
+                target.write(source.read(count * size))
+        self.raw.unlink()
+
+
+def _fits_half(values: NDArray[np.float32]) -> bool:
+    with np.errstate(over="ignore"):
+        change = np.linalg.norm(values - values.astype(np.float16).astype(np.float32))
+    return bool(change <= LOSS * np.linalg.norm(values))
+
+
+def _decode(utterance: Utterance) -> Tensor:
+    return audio.load(utterance.path, start=utterance.start, end=utterance.end).wave
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process held so far: on the GPU where it computes there, else in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def layers(
+    upstream: str, files: Sequence[Path], ctx: Context | None = None
+) -> Iterator[tuple[str, list[NDArray[np.float32]]]]:
+    """Every layer of every file, one clip at a time: (name of the clip, [(frames, dim) for each state])."""
+    device = ctx.device if ctx else torch.device("cpu")
+    model = load(upstream, device)
+    for number, file in enumerate(files):
+        if ctx:
+            ctx.progress(number, len(files), "encoding")
+        wave = audio.load(file).wave.to(device)
+        with torch.inference_mode():
+            hidden = model.encode([wave])
+        yield file.stem, [state.float().cpu().numpy() for state in hidden.clip(0)]
