@@ -1,0 +1,103 @@
+"""Upstreams trained here: those that come with Auscult, by name, and those of finished pretext jobs, as job:ID."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from engine.errors import AuscultError, Refused
+from engine.job import JobStore
+from engine.nets.encoder import Encoder
+from engine.pretext import PRETEXTS
+from engine.settings import HOUSE
+from engine.upstream import Card, Family, Hidden, Upstream
+
+SHIPPED = HOUSE / "assets" / "upstreams"
+
+
+class Trained(Upstream):
+    """The network of a pretext with the weights it ended with."""
+
+    def __init__(self, card: Card, network: Encoder) -> None:
+        super().__init__()
+        self.card = card
+        self.network = network
+
+    def frames(self, samples: int) -> int:
+        return self.network.frames(samples)
+
+    def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
+        hidden: Hidden = self.network([wav.to(self.device) for wav in wavs], attention)
+        return hidden
+
+
+def open_trained(card: Card) -> Upstream:
+    """Build the network that the card's spec describes and read its weights."""
+    from safetensors.torch import load_file
+
+    folder = _folder(card.name)
+    spec = dict(_read(folder)["spec"])
+    network = PRETEXTS.get(str(spec.pop("run")))(**spec).network()
+    try:
+        weights = load_file(folder / "model.safetensors")
+        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    except Exception as error:  # safetensors has errors of its own
+        raise Refused(f"The weights of {card.name} cannot be used: {error}") from error
+    return Trained(card, network)
+
+
+def _folder(name: str) -> Path:
+    if not name.startswith("job:"):
+        return SHIPPED / name
+    return JobStore().get(name.removeprefix("job:")).folder / "artifacts" / "upstream"
+
+
+def _card(name: str, folder: Path, source: str) -> Card:
+    values = _read(folder)
+    return Card(
+        name=name,
+        family="trained",
+        layers=values["layers"],
+        dims=tuple(values["dims"]),
+        hop=values["hop"],
+        shortest=values["shortest"],
+        open=open_trained,
+        source=source,
+        revision=values["revision"],
+        license=values["license"],
+        attention=values["attention"],
+        about=values["about"],
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads((folder / "card.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{folder.name} holds no upstream: {error}") from error
+    return values
+
+
+def _known() -> Iterator[Card]:
+    for card in sorted(SHIPPED.glob("*/card.json")):
+        yield _card(card.parent.name, card.parent, "built in")
+    for job in JobStore():
+        folder = job.folder / "artifacts" / "upstream"
+        if (folder / "card.json").exists() and job.result_file.exists():
+            try:
+                yield _card(f"job:{job.id}", folder, f"trained here by job {job.id}")
+            except (AuscultError, KeyError):
+                continue  # a damaged card must not hide the others
+
+
+def _find(id: str) -> Card:
+    job = JobStore().get(id)
+    folder = job.folder / "artifacts" / "upstream"
+    if not (folder / "card.json").exists():
+        raise Refused(f"Job {job.id} has made no upstream: it is {job.status().state} and runs {job.document['run']}.")
+    return _card(f"job:{job.id}", folder, f"trained here by job {job.id}")
+
+
+FAMILY = Family(cards=_known, prefix="job", find=_find)
