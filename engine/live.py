@@ -54,6 +54,7 @@ class Live:
         self.command = command
         self._child: _Child | None = None
         self._turn = threading.Lock()
+        self._closed = False
 
     def warm(self) -> None:
         """Start the child now, so that the first question need not wait for it."""
@@ -89,14 +90,15 @@ class Live:
         return Answer(answer.result, answer.folder, restarted)
 
     def close(self) -> None:
-        """End the child."""
-        with self._turn:
-            if self._child is not None:
-                self._child.close()
-                self._child = None
+        """End the child, whatever it computes; whoever waits for it is told so."""
+        self._closed = True
+        if self._child is not None:
+            self._child.close()
 
     def _ready(self) -> bool:
         """Have a living child; whether an earlier one had died."""
+        if self._closed:
+            raise Unavailable("The engine was closed.")
         died = self._child is not None and not self._child.lives
         if self._child is None or died:
             if self._child is not None:
@@ -119,6 +121,7 @@ class _Child:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, start_new_session=True, cwd=HOUSE
             )
         self.lives = True
+        self.ending = threading.Lock()
         self.replies: queue.Queue[bytes] = queue.Queue()
         self.reader = threading.Thread(target=self._read, name="live", daemon=True)
         self.reader.start()
@@ -140,7 +143,7 @@ class _Child:
         except queue.Empty:
             self.kill()
             raise Unavailable(f"This took longer than {seconds:.0f} s and was stopped. Start it as a job instead.") from None
-        except OSError:
+        except (OSError, ValueError):  # ValueError: the pipe was closed meanwhile
             line = b""
         if not line:
             self.kill()
@@ -150,15 +153,16 @@ class _Child:
 
     def kill(self) -> None:
         """End the child and what it started."""
-        if self.process.returncode is None:  # reaped last, so that the number is still its own
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self.reader.join()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):
-                assert pipe is not None
-                pipe.close()
+        with self.ending:
+            if self.process.returncode is None:  # reaped last, so that the number is still its own
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+            self.reader.join()
+            for pipe in (self.process.stdin, self.process.stdout):
+                with suppress(OSError):
+                    assert pipe is not None
+                    pipe.close()
 
     def close(self) -> None:
         """Let the child see the end of its questions; kill it where that does not help."""

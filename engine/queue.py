@@ -27,7 +27,7 @@ _GRACE_SECONDS = 10.0  # from being asked to stop to being killed
 _EXIT_SECONDS = 30.0  # a worker whose job is over may still tidy up so long
 _SILENT_SECONDS = 60.0
 _LOST_LIMIT = 3  # a job that has lost more workers than this is taken for what kills them
-_IDLE_SECONDS = 600.0
+IDLE_SECONDS = 600.0  # a queue whose server was killed leaves by itself
 _LOOK_AGAIN_SECONDS = 1.0  # at jobs that ended badly: a person may resume them
 
 
@@ -215,8 +215,10 @@ class _Queue:
 
     def _obituary(self, job: Job) -> str:
         cause = self._executor_of(job).cause(job)
-        lines = job.log(4_000).strip().splitlines()
-        last = f" The last line of its log: {lines[-1][:200]}" if lines else ""
+        lines = job.log(16_000).strip().splitlines()
+        # A crash in native code ends with a long dump; its head says what happened.
+        told = [line for line in lines if line.startswith("Fatal Python error")] or lines
+        last = f" The last line of its log: {told[-1][:200]}" if told else ""
         return f"Its worker ended without a result{f' ({cause})' if cause else ''}.{last}"
 
     def _press(self, job: Job) -> None:

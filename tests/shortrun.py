@@ -64,7 +64,8 @@ class Short(RunSpec):
             subprocess.run(["echo", "a stray child"], check=True)
         if self.behaviour == "children":
             modes = ["", "fail"] if self.number == 1 else ["", ""]
-            documents = [{"run": "short", "behaviour": mode, "steps": self.steps, "number": i} for i, mode in enumerate(modes)]
+            base = {"run": "short", "steps": self.steps, "pause": self.pause}
+            documents = [{**base, "behaviour": mode, "number": number} for number, mode in enumerate(modes)]
             results = ctx.children(documents)
             return Result([{"child": i, "rows": len(result.table)} for i, result in enumerate(results)])
         for step in range(first, self.steps):
