@@ -1,0 +1,439 @@
+"""The command line. Every verb imports what it needs when it is asked for, so that help comes at once."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from app.verbs import ABOUT, SERVING, VERBS
+from engine.errors import AuscultError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from engine.job import Job, Status
+
+USAGE = 2
+ALREADY_SERVED = 3
+
+cli = typer.Typer(
+    help=ABOUT,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 130},
+)
+
+
+def say(sentence: str) -> None:
+    """Tell a person something, at once."""
+    print(sentence, flush=True)
+
+
+def complain(sentence: str) -> None:
+    """Say what went wrong."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+Host = Annotated[str, typer.Option(help=SERVING["--host"][1], show_default=False)]
+Port = Annotated[int, typer.Option(help=SERVING["--port"][1], show_default=False, min=1, max=65_535)]
+Token = Annotated[
+    str, typer.Option(help=SERVING["--token"][1], envvar="AUSCULT_TOKEN", show_envvar=False, show_default=False)
+]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help=SERVING["--no-browser"][1])]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value ...]", help="Settings of the run, as YAML writes them.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@cli.callback(invoke_without_command=True)
+def start(
+    context: typer.Context, host: Host = "127.0.0.1", port: Port = 7860, token: Token = "", no_browser: NoBrowser = False
+) -> None:
+    if context.invoked_subcommand is None:
+        _serve(host, port, token, "/", no_browser)
+
+
+@cli.command(help=VERBS["studio"][1])
+def studio(host: Host = "127.0.0.1", port: Port = 7860, token: Token = "", no_browser: NoBrowser = False) -> None:
+    _serve(host, port, token, "/studio/", no_browser)
+
+
+@cli.command(help=VERBS["board"][1])
+def board(host: Host = "127.0.0.1", port: Port = 7860, token: Token = "", no_browser: NoBrowser = False) -> None:
+    _serve(host, port, token, "/board/", no_browser)
+
+
+def _serve(host: str, port: int, token: str, page: str, no_browser: bool) -> None:
+    from app import server
+
+    if not server.is_local(host) and not token:
+        complain(
+            f"--host {host} opens Auscult to other machines, so it needs a token: give --token WORD or set AUSCULT_TOKEN."
+        )
+        raise typer.Exit(USAGE)
+    os.environ.pop("AUSCULT_TOKEN", None)  # no run that is started from here needs to know it
+    try:
+        server.serve(host, port, token, page=page, browser=not no_browser, say=say)
+    except server.AlreadyServed as error:
+        complain(str(error))
+        raise typer.Exit(ALREADY_SERVED) from None
+
+
+@cli.command(help=VERBS["run"][1])
+def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], settings: Settings = None, as_json: Json = False) -> None:
+    from app import workbench
+    from engine import worker
+    from engine.job import INLINE
+
+    job = workbench.submit(workbench.document(name, _values(settings)), executor=INLINE)
+    over = threading.Event()
+    watcher = threading.Thread(target=_show_progress, args=(job.folder, over.wait), daemon=True)
+    watcher.start()
+    try:
+        code = worker.work(job, workbench.resolve)
+    finally:
+        over.set()
+        watcher.join()
+    if code == worker.INTERRUPTED:
+        job.cancel()
+        complain(f"Stopped. 'python launch.py jobs {job.id} --resume' goes on with it.")
+        raise typer.Exit(130)
+    if code != worker.FINISHED:
+        complain(f"{job.status().reason} The log is {job.log_file}.")
+        raise typer.Exit(code)
+    say(job.result_file.read_text("utf-8") if as_json else str(job.result_file))
+
+
+@cli.command(help=VERBS["submit"][1])
+def submit(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
+    settings: Settings = None,
+    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
+    executor: Annotated[str, typer.Option(help="Where it runs; 'list executors' shows what there is.")] = "process",
+) -> None:
+    from app import workbench
+    from engine import queue
+    from engine.job import EXECUTORS
+
+    EXECUTORS.get(executor)
+    job = workbench.submit(workbench.document(name, _values(settings)), priority=priority, executor=executor)
+    queue.ensure(workbench.COMMAND)
+    say(job.id)
+
+
+def _values(settings: list[str] | None) -> dict[str, Any]:
+    """What `key=value ...` means."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for text in settings or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise typer.BadParameter(f"'{text}' is not of the form key=value.")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"The value of {key} is not readable: {value}") from error
+    return values
+
+
+@cli.command(help=VERBS["jobs"][1])
+def jobs(
+    id: Annotated[str, typer.Argument(metavar="[ID]", help="A job, or the beginning of its id.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Show its progress until it is over.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Ask it to save and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Put it back in the queue; it goes on where it was.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Print the end of its log.")] = False,
+) -> None:
+    from engine.job import JobStore
+
+    if sum([follow, cancel, resume, logs]) > 1:
+        raise typer.BadParameter("Only one of --follow, --cancel, --resume and --logs can be given.")
+    if not id:
+        if follow or cancel or resume or logs:
+            raise typer.BadParameter("Give the ID of a job.")
+        _list_jobs()
+        return
+    job = JobStore().get(id)
+    if cancel:
+        job.cancel()
+        say(f"{job.id} was asked to stop." if not job.status().state.is_over else f"{job.id} is {job.status().state}.")
+    elif resume:
+        from app import workbench
+        from engine import queue
+
+        job.resume()
+        queue.ensure(workbench.COMMAND)
+        say(f"{job.id} is in the queue again.")
+    elif logs:
+        say(job.log())
+    elif follow:
+        _follow(job)
+    else:
+        _describe(job)
+
+
+def _list_jobs() -> None:
+    from app import workbench
+    from engine.job import State
+
+    rows = []
+    for job in workbench.jobs():
+        status = job.status()
+        rows.append(
+            [job.id, str(status.state), status.stage if status.state is State.RUNNING else "", *_pace(status), status.reason]
+        )
+    _print_table(["job", "state", "stage", "done", "left", "reason"], rows, nothing="There are no jobs yet.")
+
+
+def _pace(status: "Status") -> list[str]:
+    share = f"{100 * status.done / status.total:.0f} %" if status.total else ""
+    left = status.seconds_left
+    return [share, "" if left is None else _time(left)]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:.0f} min"
+
+
+def _describe(job: "Job") -> None:
+    from datetime import datetime
+
+    status = job.status()
+    share, left = _pace(status)
+    beat = job.heartbeat()
+    rows = {
+        "job": job.id,
+        "state": status.state,
+        "reason": status.reason,
+        "stage": status.stage,
+        "done": share,
+        "left": left,
+        "submitted": datetime.fromtimestamp(status.submitted).strftime("%Y-%m-%d %H:%M:%S") if status.submitted else "",
+        "took": _time(status.ended - status.started) if status.ended and status.started else "",
+        "sign of life": f"{_time(beat)} ago" if beat is not None and not status.state.is_over else "",
+        "executor": status.executor,
+        "part of": status.parent,
+        "metrics": "  ".join(f"{name} {value:.4g}" for name, value in status.metrics.items()),
+        "result": job.result_file if job.result_file.exists() else "",
+        "log": job.log_file if job.log_file.exists() else "",
+        "spec": json.dumps(job.document, ensure_ascii=False),
+    }
+    for name, value in rows.items():
+        if value != "":
+            say(f"{name:<13}{value}")
+    for note in status.notes:
+        say(f"{'note':<13}{note}")
+
+
+def _follow(job: "Job") -> None:
+    from engine.job import Job, State
+
+    def ended(_seconds: float) -> bool:
+        return watched.status().state.is_over or pause.wait(0.3)
+
+    watched, pause = Job(job.folder), threading.Event()
+    try:
+        _show_progress(job.folder, ended)
+    except KeyboardInterrupt:
+        complain("The job goes on.")
+        return
+    status = job.status()
+    say(f"{job.id} is {status.state}. {status.reason or job.result_file}")
+    if status.state is not State.FINISHED:
+        raise typer.Exit(1)
+
+
+def _show_progress(folder: Path, wait: Callable[[float], bool]) -> None:
+    """Draw a job's events as a progress bar until `wait` says that it is over."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from engine.job import Job
+
+    job = Job(folder)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar, stage, told = progress.add_task("starting", total=None), "", 0
+        while True:
+            is_over = wait(0.2)
+            status = job.status()
+            if status.stage != stage:
+                stage = status.stage
+                progress.reset(bar, description=stage, total=status.total or None)
+            progress.update(bar, completed=status.done, total=status.total or None)
+            for note in status.notes[told:]:
+                console.print(note, highlight=False, markup=False)
+            told = len(status.notes)
+            if is_over:
+                return
+
+
+Kind = Literal["upstreams", "corpora", "runs", "executors", "recipes"]
+
+
+@cli.command(name="list", help=VERBS["list"][1])
+def list_(kind: Kind, as_json: Json = False) -> None:
+    from app import workbench
+
+    rows = _rows(kind)
+    if as_json:
+        say(json.dumps(rows, ensure_ascii=False, indent=1))
+    else:
+        columns = list(rows[0]) if rows else []
+        _print_table(columns, [[str(value) for value in row.values()] for row in rows], nothing=f"There are no {kind}.")
+    for file in workbench.broken():
+        complain(f"{file.file} could not be read and is left out: {file.error}")
+
+
+def _rows(kind: Kind) -> list[dict[str, Any]]:
+    from app import workbench
+    from engine.job import EXECUTORS
+
+    if kind == "upstreams":
+        return [
+            {
+                "name": card.name,
+                "layers": card.layers,
+                "dims": card.dims[-1],
+                "hop_ms": round(card.hop_seconds * 1000, 3),
+                "here": card.here,
+                "license": card.license,
+                "about": card.about,
+            }
+            for card in workbench.upstreams()
+        ]
+    if kind == "corpora":
+        return [{"name": name} for name in workbench.corpora()]
+    if kind == "executors":
+        return [{"name": name, "can_run_here": executor.affinity() >= 0} for name, executor in EXECUTORS.classes().items()]
+    if kind == "recipes":
+        return [
+            {"name": recipe.name, "run": recipe.document["run"], "about": recipe.about} for recipe in workbench.recipes()
+        ]
+    return [
+        {"name": name, "family": family, "about": (run.__doc__ or "").strip().split("\n")[0]}
+        for family, registry in workbench.FAMILIES.items()
+        for name, run in registry.classes().items()
+    ]
+
+
+def _print_table(columns: list[str], rows: list[list[str]], *, nothing: str) -> None:
+    from rich.console import Console
+
+    if not rows:
+        say(nothing)
+        return
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 250  # a pipe has no width; lines must not be broken in it
+    console.print(_table(columns, rows))
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*[column.replace("_", " ") for column in columns], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*[Text(cell) for cell in row])
+    return table
+
+
+@cli.command(help=VERBS["layers"][1])
+def layers(
+    upstream: Annotated[str, typer.Argument(metavar="UPSTREAM")],
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...")],
+    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="What to write.")],
+) -> None:
+    from app.layers import write_layers
+
+    for line in write_layers(upstream, audio, out):
+        say(line)
+
+
+@cli.command(help=VERBS["check"][1])
+def check() -> None:
+    from app.checks import check
+
+    raise typer.Exit(1 if check(say) else 0)
+
+
+@cli.command(help=VERBS["test"][1], context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def test(words: Annotated[list[str] | None, typer.Argument(metavar="[PYTEST OPTIONS]")] = None) -> None:
+    from app.checks import test
+
+    raise typer.Exit(test(words or [], say))
+
+
+@cli.command(help=VERBS["doctor"][1])
+def doctor(as_json: Json = False) -> None:
+    from app.doctor import examine
+
+    findings = examine()
+    if as_json:
+        say(json.dumps([finding.document for finding in findings], ensure_ascii=False, indent=1))
+    else:
+        for finding in findings:
+            say(str(finding))
+    raise typer.Exit(1 if any(finding.is_wrong for finding in findings) else 0)
+
+
+@cli.command(hidden=True)
+def worker(folder: Path) -> None:
+    """Work on one job folder."""
+    from app import workbench
+    from engine.job import Job
+    from engine.worker import work
+
+    raise typer.Exit(work(Job(folder), workbench.resolve))
+
+
+@cli.command(hidden=True)
+def queue() -> None:
+    """Serve the jobs of this workspace until there was nothing to do for ten minutes."""
+    import logging
+
+    from app import workbench
+    from engine.job import JobStore
+    from engine.queue import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    serve(JobStore(), workbench.COMMAND, idle_seconds=600.0)
+
+
+@cli.command(hidden=True)
+def live() -> None:
+    """Answer the pages' questions on standard input."""
+    from app import workbench
+    from engine.live import serve
+
+    serve(workbench.resolve)
+
+
+def main() -> None:
+    """Run the command line; what can go wrong and be said is said in one sentence."""
+    try:
+        cli(prog_name="python launch.py")
+    except AuscultError as error:
+        complain(str(error))
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
