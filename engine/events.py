@@ -52,6 +52,6 @@ class EventLog:
             try:
                 values = json.loads(line)
                 events.append(Event(values.pop("time"), values.pop("kind"), values))
-            except (ValueError, KeyError, AttributeError):
+            except (ValueError, KeyError, AttributeError, TypeError):
                 continue  # the torn line of a killed writer
         return events, offset + whole

@@ -271,7 +271,7 @@ class JobStore:
         slots: int = 1,
     ) -> Job:
         """Write a job folder; the queue finds it there. Submitting an id that exists gives the job that is there."""
-        if not str(document.get("run", "")).isidentifier():
+        if not str(document.get("run") or "").isidentifier():
             raise Refused("A job needs a document whose 'run' is the name of a run.")
         self.root.mkdir(parents=True, exist_ok=True)
         # Time first, so that the names sort by age; random last, so that two submissions never meet.
