@@ -1,17 +1,18 @@
 """What an analysis is: a RunSpec that measures the rows of an upstream on a corpus, layer by layer."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from engine.rows import Rows, Unit
 from pydantic import Field
 from torch import Tensor
 
 from engine import corpus, extract, upstream
 from engine.errors import AuscultError, Refused
+from engine.rows import Rows, Unit
 from engine.run import Context, Figure, Result, RunSpec, Value
 
 SPLITS = ("train", "valid", "test")
@@ -29,9 +30,9 @@ class Analysis(RunSpec):
     corpus: str = Field(
         "spoken:digits", description="The recordings it is examined on.", json_schema_extra={"choices": "corpora"}
     )
-    unit: Unit = Field("utterance", description="What one row stands for: a frame, a phone, a word or a whole utterance.")
+    unit: Unit = Field("phone", description="What one row stands for: a frame, a phone, a word or a whole utterance.")
     label: str = Field(
-        "digit", description="The label of the rows that is looked for.", json_schema_extra={"choices": "labels"}
+        "phone", description="The label of the rows that is looked for.", json_schema_extra={"choices": "labels"}
     )
     layers: tuple[int, ...] = Field(
         (), description="The layers to measure; empty for all. Layer 0 is the input of the first block."
@@ -126,6 +127,79 @@ class Analysis(RunSpec):
         }
 
 
+class Compared(Analysis):
+    """Measures each layer several times, with its 95 % interval, beside baselines drawn as flat lines."""
+
+    baselines: tuple[str, ...] = Field(
+        ("fbank",),
+        description="Upstreams drawn as flat lines: the best layer of each.",
+        json_schema_extra={"choices": "upstreams"},
+    )
+    repeats: int = Field(
+        3, ge=1, le=10, description="Repetitions with other random draws; the band is the 95 % interval of their mean."
+    )
+
+    def needs(self) -> list[str]:
+        reasons = super().needs()
+        for name in self.baselines:
+            try:
+                upstream.find(name)
+            except AuscultError as error:
+                reasons.append(str(error))
+        return reasons
+
+    @abstractmethod
+    def scores(self, rows: Rows, layers: list[int], known: "Labelled", ctx: Context) -> "Scores":
+        """The measures of some layers of one upstream; the first measure decides which layer of a baseline is its best."""
+
+    def run(self, ctx: Context) -> Result:
+        rows = self.rows(ctx)
+        known = labelled(rows, self.label)
+        for note in known.notes:
+            ctx.note(note)
+        layers = chosen(self.layers, rows)
+        found = self.scores(rows, layers, known, ctx)
+        table = [line for measure, values in found.values.items() for line in _lines(self.upstream, layers, measure, values)]
+        for floor, measure, value in found.floors:
+            table += [{"upstream": floor, "layer": layer, "measure": measure, "value": value} for layer in layers]
+        for name in self.baselines:
+            other = self.rows(ctx, name)
+            theirs = self.scores(other, list(range(other.layers)), labelled(other, self.label), ctx).values
+            best = int(next(iter(theirs.values())).mean(0).argmax())
+            for measure, values in theirs.items():
+                flat = np.repeat(values[:, best : best + 1], len(layers), axis=1)
+                table += [{**line, "best_layer": best} for line in _lines(name, layers, measure, flat)]
+        facts = self.facts(rows, classes=known.classes, rows_used=len(known.y), notes=known.notes, **found.facts)
+        return Result(table, self.figures(table), facts)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `Compared.scores` found for one upstream."""
+
+    values: dict[str, np.ndarray[Any, Any]]  # measure -> (repeats, layers)
+    floors: list[tuple[str, str, float]] = field(default_factory=list)  # what a flat line is called, its measure, its height
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+# Two-sided 95 % points of Student's t for 1, 2, ... degrees of freedom.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def _lines(name: str, layers: list[int], measure: str, values: np.ndarray[Any, Any]) -> list[dict[str, Value]]:
+    """One line for each layer of (repeats, layers), with the 95 % interval of the mean."""
+    repeats = len(values)
+    mean = values.mean(0)
+    lines: list[dict[str, Value]] = []
+    for place, layer in enumerate(layers):
+        line: dict[str, Value] = {"upstream": name, "layer": layer, "measure": measure, "value": float(mean[place])}
+        if repeats > 1:
+            half = _STUDENT[repeats - 2] * float(values[:, place].std(ddof=1)) / repeats**0.5
+            line |= {"value_low": float(mean[place]) - half, "value_high": float(mean[place]) + half}
+        lines.append(line)
+    return lines
+
+
 @dataclass(frozen=True)
 class Labelled:
     """The rows that have a usable label."""
@@ -204,7 +278,7 @@ def split(rows: Rows, known: Labelled, label: str, seed: int) -> tuple[np.ndarra
     own = index["split"].astype(str).to_numpy()
     speakers = index["speaker"].astype(str).to_numpy()
     groups = known.groups.numpy()
-    if label == "speaker":
+    if len(set(zip(speakers, known.y.tolist(), strict=True))) == len(known.classes):  # a name, or another word for it
         return _draw(groups, seed, known.y.numpy()), "Utterances of each speaker were divided among train, valid and test."
     if _is_apart(own, speakers):
         return own, "The corpus' own splits were used; no speaker is in two of them."

@@ -1,0 +1,177 @@
+"""Canonical correlation of layers with each other and with filterbanks, on utterances that did not set the directions."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from engine.errors import Refused
+from engine.rows import Rows, Unit
+from engine.run import Context, Figure, Result, Value
+from probing.analysis import Analysis, chosen, states, utterances
+from probing.stats import cca
+
+
+class Cca(Analysis):
+    """Compares every layer with every other and with log mel energies by canonical correlation analysis.
+
+    The directions are found on nine tenths of the utterances and scored on the rest, which no layer has an advantage on.
+    Beside it stand the score on the training rows and its level for independent noise of the same shape. Mean CCA, SVCCA
+    and PWCCA (the definition of Morcos et al. 2018) are offered.
+    """
+
+    needs_label: ClassVar[bool] = False
+    label: ClassVar[str] = ""  # type: ignore[misc]  # no field: nothing is looked for
+
+    unit: Unit = Field("frame", description="What one row stands for: a frame, a phone, a word or a whole utterance.")
+    score: Literal["mean", "svcca", "pwcca"] = Field(
+        "pwcca",
+        description="mean: over all directions; svcca: of the strongest directions; pwcca: weighted by what they explain.",
+    )
+    components: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Principal components that a layer is reduced to first; 0 for as many as there are.",
+        json_schema_extra={"advanced": True},
+    )
+    epsilon: float = Field(
+        cca.EPSILON,
+        ge=0,
+        lt=1,
+        description="Directions with less than this share of the strongest one's variance are left out.",
+        json_schema_extra={"advanced": True},
+    )
+    against: str = Field(
+        "fbank", description="Features that every layer is compared with.", json_schema_extra={"choices": "upstreams"}
+    )
+
+    def run(self, ctx: Context) -> Result:
+        rows = self.rows(ctx)
+        layers = chosen(self.layers, rows)
+        train, test = _halves(rows, self.seed)
+        views = {str(layer): _View(states(rows, layer), train, test, self, ctx) for layer in layers}
+        table: list[dict[str, Value]] = []
+        pairs = [(a, b) for a in layers for b in layers]
+        for done, (a, b) in enumerate(pairs):
+            ctx.progress(done, len(pairs), "comparing layers")
+            value = self._line(views[str(a)], views[str(b)])
+            table.append({"measure": "layers", "layer": a, "other": b, **value})
+        features, kept = self._features(rows, ctx)
+        train, test = _halves(rows, self.seed, kept)
+        other = _View(features, train, test, self, ctx)
+        for done, layer in enumerate(layers):
+            ctx.progress(done, len(layers), f"comparing with {self.against}")
+            values = self._line(_View(states(rows, layer)[kept], train, test, self, ctx), other)
+            for curve, name in (("held out", "value"), ("training rows", "value_train"), ("level of noise", "value_noise")):
+                table.append(
+                    {"measure": self.against, "layer": layer, "other": self.against, "curve": curve, "value": values[name]}
+                )
+        facts = self.facts(rows, variant=VARIANTS[self.score], rows_train_test=[len(train), len(test)])
+        return Result(table, self.figures(table), facts)
+
+    def figures(self, table: Sequence[dict[str, Value]]) -> list[Figure]:
+        name = {"mean": "Mean CCA", "svcca": "SVCCA", "pwcca": "PWCCA"}[self.score]
+        return [
+            Figure("heat", f"{name} of layers, held out", x="layer", y="other", value="value", where={"measure": "layers"},
+                   x_title="layer", y_title="layer", value_title=name),
+            Figure("line", f"{name} with {self.against}", x="layer", y="value", by="curve",
+                   where={"measure": self.against}, x_title="layer", y_title=name),
+        ]  # fmt: skip
+
+    def _line(self, x: "_View", y: "_View") -> dict[str, Value]:
+        score: Literal["mean", "pwcca"] = "pwcca" if self.score == "pwcca" else "mean"
+        n, p, q = len(x.train), x.train.shape[1], y.train.shape[1]
+        if n <= p + q:
+            raise Refused(
+                f"{n:,} training rows are too few for views of {p} and {q} dimensions: every correlation would be 1. Use "
+                f"a larger corpus or more frames of each clip, or set components to at most {max(1, n // 20)}."
+            )
+        held = cca.project(x.train, y.train, x.test, y.test, score=score, raw=x.raw_test)
+        seen = cca.project(x.train, y.train, x.train, y.train, score=score, raw=x.raw_train)
+        return {"value": held, "value_train": seen, "value_noise": cca.null_level(p, q, n)}
+
+    def _features(self, rows: Rows, ctx: Context) -> tuple[Tensor, Tensor]:
+        """The features at the place of each row, and which rows have them."""
+        other = self.rows(ctx, self.against) if self.unit != "frame" else self._frames(ctx)
+        x = states(other, other.layers - 1)
+        if self.unit != "frame":
+            if len(other) != len(rows):
+                raise Refused(
+                    f"{self.against} and {rows.upstream} give other numbers of {self.unit} rows; compare frames instead."
+                )
+            return x, torch.arange(len(rows))
+        places = nearest(rows, other)
+        kept = torch.from_numpy(np.flatnonzero(places >= 0))
+        return x[torch.from_numpy(places)[kept]], kept
+
+    def _frames(self, ctx: Context) -> Rows:
+        from engine import extract
+
+        # Every frame of the features: those nearest in time to the frames drawn from the layers are picked from them.
+        return extract.rows(self.against, self.corpus, ctx, unit="frame", per_clip=0, seed=self.seed)
+
+
+VARIANTS = {
+    "mean": "mean over the directions of the narrower view, held out",
+    "svcca": "mean over the directions of the components with 99 % of the variance (Raghu et al. 2017), held out",
+    "pwcca": "projection weights of Morcos et al. 2018, of the held-out rows of the first view",
+}
+
+
+class _View:
+    """One side of a comparison: centred and whitened by the training rows."""
+
+    def __init__(self, x: Tensor, train: Tensor, test: Tensor, spec: Cca, ctx: Context) -> None:
+        ctx.check()
+        x = x.to(ctx.device).double()
+        self.raw_train, self.raw_test = x[train], x[test]
+        turn = cca.whiten(self.raw_train, epsilon=spec.epsilon)
+        # whiten gives the weakest direction first; its columns are principal components over their deviation.
+        width = spec.components or turn.shape[1]
+        if spec.score == "svcca":
+            strength = turn.square().sum(0).reciprocal().flip(0)
+            width = min(width, int((strength.cumsum(0) / strength.sum() < 0.99 - 1e-12).sum()) + 1)
+        turn = turn[:, -width:]
+        center = self.raw_train.mean(0)
+        self.train, self.test = (self.raw_train - center) @ turn, (self.raw_test - center) @ turn
+
+
+def nearest(rows: Rows, other: Rows) -> "np.ndarray[Any, Any]":
+    """For each frame row, the row of `other` that is nearest in time in its utterance; -1 where none is within a hop.
+
+    The first frames of two upstreams look at the same 25 ms from the start of a clip, so frames whose starts agree have
+    centres that agree. At a tie the earlier is taken, which picks every second filterbank frame, as Pasad et al. 2021 do.
+    """
+    found = np.full(len(rows), -1)
+    starts, mine = other.index["start"].to_numpy(), rows.index["start"].to_numpy()
+    hop = float((other.index["end"] - other.index["start"]).max())
+    there = other.index.groupby("utterance", sort=False).indices
+    for name, places in rows.index.groupby("utterance", sort=False).indices.items():
+        theirs = there.get(name)
+        if theirs is None:
+            continue
+        times = starts[theirs]
+        right = np.searchsorted(times, mine[places]).clip(1, max(1, len(times) - 1))
+        left = right - 1
+        right = right.clip(max=len(times) - 1)
+        pick = np.where(mine[places] - times[left] <= times[right] - mine[places] + 1e-9, left, right)
+        close = np.abs(times[pick] - mine[places]) <= hop
+        found[places] = np.where(close, theirs[pick], -1)
+    return found
+
+
+def _halves(rows: Rows, seed: int, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Nine tenths and one tenth of the utterances: neighbouring frames are alike, so frames of one clip stay together."""
+    groups = utterances(rows)
+    count = int(groups.max()) + 1
+    if count < 2:
+        raise Refused("A held-out score needs at least two utterances.")
+    generator = torch.Generator().manual_seed(seed)
+    held = torch.randperm(count, generator=generator)[: max(1, round(count / 10))]
+    groups = groups if kept is None else groups[kept]
+    test = torch.isin(groups, held)
+    return (~test).nonzero()[:, 0], test.nonzero()[:, 0]
