@@ -4,41 +4,23 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+import time
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from app import terminal
+from app.terminal import complain, say
 from app.verbs import ABOUT, SERVING, VERBS
-from engine.errors import AuscultError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from engine.job import Job, Status
+from engine.errors import AuscultError, explain
+from engine.settings import settings
 
 USAGE = 2
 ALREADY_SERVED = 3
 
-cli = typer.Typer(
-    help=ABOUT,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"max_content_width": 130},
-)
-
-
-def say(sentence: str) -> None:
-    """Tell a person something, at once."""
-    print(sentence, flush=True)
-
-
-def complain(sentence: str) -> None:
-    """Say what went wrong."""
-    print(sentence, file=sys.stderr, flush=True)
-
+cli = typer.Typer(help=ABOUT, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 Host = Annotated[str, typer.Option(help=SERVING["--host"][1], show_default=False)]
 Port = Annotated[int, typer.Option(help=SERVING["--port"][1], show_default=False, min=1, max=65_535)]
@@ -46,7 +28,7 @@ Token = Annotated[
     str, typer.Option(help=SERVING["--token"][1], envvar="AUSCULT_TOKEN", show_envvar=False, show_default=False)
 ]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help=SERVING["--no-browser"][1])]
-Settings = Annotated[
+Pairs = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", help="Settings of the run, as YAML writes them.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -74,9 +56,7 @@ def _serve(host: str, port: int, token: str, page: str, no_browser: bool) -> Non
     from app import server
 
     if not server.is_local(host) and not token:
-        complain(
-            f"--host {host} opens Auscult to other machines, so it needs a token: give --token WORD or set AUSCULT_TOKEN."
-        )
+        complain(f"--host {host} opens Auscult to other machines: give it a token with --token WORD or AUSCULT_TOKEN.")
         raise typer.Exit(USAGE)
     os.environ.pop("AUSCULT_TOKEN", None)  # no run that is started from here needs to know it
     try:
@@ -87,14 +67,14 @@ def _serve(host: str, port: int, token: str, page: str, no_browser: bool) -> Non
 
 
 @cli.command(help=VERBS["run"][1])
-def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], settings: Settings = None, as_json: Json = False) -> None:
+def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: Pairs = None, as_json: Json = False) -> None:
     from app import workbench
     from engine import worker
     from engine.job import INLINE
 
-    job = workbench.submit(workbench.document(name, _values(settings)), executor=INLINE)
+    job = workbench.submit(workbench.document(name, _values(pairs)), executor=INLINE)
     over = threading.Event()
-    watcher = threading.Thread(target=_show_progress, args=(job.folder, over.wait), daemon=True)
+    watcher = threading.Thread(target=terminal.show_progress, args=(job.folder, over.wait), daemon=True)
     watcher.start()
     try:
         code = worker.work(job, workbench.resolve)
@@ -114,7 +94,7 @@ def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], settings: Set
 @cli.command(help=VERBS["submit"][1])
 def submit(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE")],
-    settings: Settings = None,
+    pairs: Pairs = None,
     priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
     executor: Annotated[str, typer.Option(help="Where it runs; 'list executors' shows what there is.")] = "process",
 ) -> None:
@@ -123,17 +103,17 @@ def submit(
     from engine.job import EXECUTORS
 
     EXECUTORS.get(executor)
-    job = workbench.submit(workbench.document(name, _values(settings)), priority=priority, executor=executor)
+    job = workbench.submit(workbench.document(name, _values(pairs)), priority=priority, executor=executor)
     queue.ensure(workbench.COMMAND)
     say(job.id)
 
 
-def _values(settings: list[str] | None) -> dict[str, Any]:
+def _values(pairs: list[str] | None) -> dict[str, Any]:
     """What `key=value ...` means."""
     import yaml
 
     values: dict[str, Any] = {}
-    for text in settings or []:
+    for text in pairs or []:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise typer.BadParameter(f"'{text}' is not of the form key=value.")
@@ -159,7 +139,7 @@ def jobs(
     if not id:
         if follow or cancel or resume or logs:
             raise typer.BadParameter("Give the ID of a job.")
-        _list_jobs()
+        terminal.list_jobs()
         return
     job = JobStore().get(id)
     if cancel:
@@ -175,110 +155,12 @@ def jobs(
     elif logs:
         say(job.log())
     elif follow:
-        _follow(job)
+        try:
+            raise typer.Exit(0 if terminal.follow(job) else 1)
+        except KeyboardInterrupt:
+            complain("The job goes on.")
     else:
-        _describe(job)
-
-
-def _list_jobs() -> None:
-    from app import workbench
-    from engine.job import State
-
-    rows = []
-    for job in workbench.jobs():
-        status = job.status()
-        rows.append(
-            [job.id, str(status.state), status.stage if status.state is State.RUNNING else "", *_pace(status), status.reason]
-        )
-    _print_table(["job", "state", "stage", "done", "left", "reason"], rows, nothing="There are no jobs yet.")
-
-
-def _pace(status: "Status") -> list[str]:
-    share = f"{100 * status.done / status.total:.0f} %" if status.total else ""
-    left = status.seconds_left
-    return [share, "" if left is None else _time(left)]
-
-
-def _time(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:.0f} min"
-
-
-def _describe(job: "Job") -> None:
-    from datetime import datetime
-
-    status = job.status()
-    share, left = _pace(status)
-    beat = job.heartbeat()
-    rows = {
-        "job": job.id,
-        "state": status.state,
-        "reason": status.reason,
-        "stage": status.stage,
-        "done": share,
-        "left": left,
-        "submitted": datetime.fromtimestamp(status.submitted).strftime("%Y-%m-%d %H:%M:%S") if status.submitted else "",
-        "took": _time(status.ended - status.started) if status.ended and status.started else "",
-        "sign of life": f"{_time(beat)} ago" if beat is not None and not status.state.is_over else "",
-        "executor": status.executor,
-        "part of": status.parent,
-        "metrics": "  ".join(f"{name} {value:.4g}" for name, value in status.metrics.items()),
-        "result": job.result_file if job.result_file.exists() else "",
-        "log": job.log_file if job.log_file.exists() else "",
-        "spec": json.dumps(job.document, ensure_ascii=False),
-    }
-    for name, value in rows.items():
-        if value != "":
-            say(f"{name:<13}{value}")
-    for note in status.notes:
-        say(f"{'note':<13}{note}")
-
-
-def _follow(job: "Job") -> None:
-    from engine.job import Job, State
-
-    def ended(_seconds: float) -> bool:
-        return watched.status().state.is_over or pause.wait(0.3)
-
-    watched, pause = Job(job.folder), threading.Event()
-    try:
-        _show_progress(job.folder, ended)
-    except KeyboardInterrupt:
-        complain("The job goes on.")
-        return
-    status = job.status()
-    say(f"{job.id} is {status.state}. {status.reason or job.result_file}")
-    if status.state is not State.FINISHED:
-        raise typer.Exit(1)
-
-
-def _show_progress(folder: Path, wait: Callable[[float], bool]) -> None:
-    """Draw a job's events as a progress bar until `wait` says that it is over."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from engine.job import Job
-
-    job = Job(folder)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar, stage, told = progress.add_task("starting", total=None), "", 0
-        while True:
-            is_over = wait(0.2)
-            status = job.status()
-            if status.stage != stage:
-                stage = status.stage
-                progress.reset(bar, description=stage, total=status.total or None)
-            progress.update(bar, completed=status.done, total=status.total or None)
-            for note in status.notes[told:]:
-                console.print(note, highlight=False, markup=False)
-            told = len(status.notes)
-            if is_over:
-                return
+        terminal.describe(job)
 
 
 Kind = Literal["upstreams", "corpora", "runs", "executors", "recipes"]
@@ -293,7 +175,9 @@ def list_(kind: Kind, as_json: Json = False) -> None:
         say(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
         columns = list(rows[0]) if rows else []
-        _print_table(columns, [[str(value) for value in row.values()] for row in rows], nothing=f"There are no {kind}.")
+        terminal.print_table(
+            columns, [[str(value) for value in row.values()] for row in rows], nothing=f"There are no {kind}."
+        )
     for file in workbench.broken():
         complain(f"{file.file} could not be read and is left out: {file.error}")
 
@@ -328,28 +212,6 @@ def _rows(kind: Kind) -> list[dict[str, Any]]:
         for family, registry in workbench.FAMILIES.items()
         for name, run in registry.classes().items()
     ]
-
-
-def _print_table(columns: list[str], rows: list[list[str]], *, nothing: str) -> None:
-    from rich.console import Console
-
-    if not rows:
-        say(nothing)
-        return
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 250  # a pipe has no width; lines must not be broken in it
-    console.print(_table(columns, rows))
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*[column.replace("_", " ") for column in columns], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*[Text(cell) for cell in row])
-    return table
 
 
 @cli.command(help=VERBS["layers"][1])
@@ -406,12 +268,11 @@ def queue() -> None:
     """Serve the jobs of this workspace until there was nothing to do for ten minutes."""
     import logging
 
-    from app import workbench
     from engine.job import JobStore
     from engine.queue import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    serve(JobStore(), workbench.COMMAND, idle_seconds=600.0)
+    serve(JobStore(), [sys.executable, "-m", "app.cli"], idle_seconds=600.0)
 
 
 @cli.command(hidden=True)
@@ -424,7 +285,7 @@ def live() -> None:
 
 
 def main() -> None:
-    """Run the command line; what can go wrong and be said is said in one sentence."""
+    """Run the command line; whatever goes wrong is said in one sentence."""
     try:
         cli(prog_name="python launch.py")
     except AuscultError as error:
@@ -433,6 +294,17 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our output has gone
         sys.exit(1)
+    except Exception as error:
+        complain(f"{explain(error)} It is at {_keep_traceback()}.")
+        sys.exit(1)
+
+
+def _keep_traceback() -> Path:
+    file = settings().workspace / "errors.log"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as handle:
+        handle.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sys.argv[1:]}\n{traceback.format_exc()}\n")
+    return file
 
 
 if __name__ == "__main__":

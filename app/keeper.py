@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from engine.settings import settings
+from engine.settings import HOUSE, settings
 
 HOUR = 3_600
 DAY = 86_400
@@ -25,15 +25,19 @@ class Keeper:
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
+        self._lock = threading.Lock()  # held while a queue is started, so that none starts after the end
         self._queue: subprocess.Popen[bytes] | None = None
-        self._threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Begin at once, beside the slow imports of the pages."""
-        for work in (self._warm, self._keep_queue, self._keep_clean):
-            thread = threading.Thread(target=self._guard, args=(work,), daemon=True)
-            thread.start()
-            self._threads.append(thread)
+    def warm(self) -> None:
+        """Start the warm process, to load what it needs beside the slow imports of the pages."""
+        from app import workbench
+
+        workbench.live().warm()
+
+    def keep(self) -> None:
+        """Start the queue and all that goes on as long as the server does."""
+        for work in (self._keep_queue, self._keep_clean):
+            threading.Thread(target=self._guard, args=(work,), daemon=True).start()
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
@@ -41,18 +45,15 @@ class Keeper:
         except Exception:
             log.exception("%s ended", work.__name__)
 
-    def _warm(self) -> None:
-        from app import workbench
-
-        workbench.live().warm()
-
     def _keep_queue(self) -> None:
         from app import workbench
 
         pause = 1.0
-        while not self._stopping.is_set():
+        while True:
             since = time.monotonic()
-            with (settings().workspace / "queue.log").open("ab") as output:
+            with self._lock, (settings().workspace / "queue.log").open("ab") as output:
+                if self._stopping.is_set():
+                    return
                 # A session of its own: Ctrl-C in the terminal reaches this server only, which then asks the queue to stop.
                 self._queue = subprocess.Popen(
                     [*workbench.COMMAND, "queue"],
@@ -60,12 +61,14 @@ class Keeper:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    cwd=HOUSE,
                 )
             code = self._queue.wait()
             # One that ends at once found another queue at work, or cannot start: asking again in a hurry helps neither.
             pause = 1.0 if time.monotonic() - since > 30 else min(pause * 2, _LONGEST_PAUSE)
-            log.info("the queue ended with %s; looking again in %s s", code, pause)
-            self._stopping.wait(pause)
+            if self._stopping.wait(pause):
+                return
+            log.info("The queue had ended with %s; another one starts.", code)
 
     def _keep_clean(self) -> None:
         while not self._stopping.wait(HOUR):
@@ -73,7 +76,8 @@ class Keeper:
 
     def stop(self) -> None:
         """End what was started, and wait until it has ended."""
-        self._stopping.set()
+        with self._lock:
+            self._stopping.set()
         queue = self._queue
         if queue is not None and queue.poll() is None:
             queue.terminate()

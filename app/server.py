@@ -67,7 +67,7 @@ def _serve(listening: socket.socket, host: str, token: str, address: str, browse
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     keeper = Keeper()
     try:
-        keeper.start()
+        keeper.warm()
         import uvicorn
 
         site = build(listening.getsockname()[1])
@@ -91,6 +91,7 @@ def _serve(listening: socket.socket, host: str, token: str, address: str, browse
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
                 if self.started:
+                    keeper.keep()
                     _announce(address, token, browser, say)
 
         Server(config).run(sockets=[listening])
