@@ -64,7 +64,8 @@ def build() -> gr.Blocks:
             asked = request.query_params.get("tab")
             return gr.Tabs(selected=asked) if asked in {page.id for page in found} else gr.skip()
 
-        studio.load(choose, outputs=tabs, queue=False, show_progress="hidden", api_visibility="private")
+        opened = studio.load(choose, outputs=tabs, queue=False, show_progress="hidden", api_visibility="private")
+        opened.then(None, js="() => { window.auOpened = true; }")
     return studio
 
 
@@ -82,11 +83,15 @@ def theme() -> gr.themes.Base:
         text_size=gr.themes.sizes.text_sm,
         spacing_size=gr.themes.sizes.spacing_sm,
         radius_size=gr.themes.sizes.radius_sm,
+        # Gradio's semi-bold file of this font holds a few letters only; the bold one is whole.
+        font=(gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"),
     )
 
 
+# The first tab tells that it is selected before the one that was asked for is: until then the address stays.
 _FOLLOW = """() => {
-    if (new URLSearchParams(location.search).get('tab') !== '%(id)s') history.replaceState(null, '', '?tab=%(id)s');
+    const tab = new URLSearchParams(location.search).get('tab');
+    if (window.auOpened && tab !== '%(id)s') history.replaceState(null, '', '?tab=%(id)s');
 }"""
 
 # A person's choice of light or dark is kept by the browser; without one, the system's is followed.

@@ -4,17 +4,47 @@ Gradio compiles `html_template` into code after it has filled in `{{...}}`: text
 The templates here are fixed; what changes goes through `value` and is written by the part's script as text, not as HTML.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.context import Context
+
+from app import figures
+
+STAGE = Path(__file__).parent / "stage"
 
 
 def on_open(fn: Callable[..., Any], **wiring: Any) -> Any:
     """Run `fn` when a browser opens Studio. To be called by a page while it is built."""
     assert Context.root_block is not None, "A page is built inside Studio."
     return Context.root_block.load(fn, **wiring)
+
+
+def stage(server_functions: Sequence[Callable[..., Any]]) -> gr.HTML:
+    """One sound and every layer, linked: waveform, spectrogram, layer map, self-similarity and projection."""
+    palettes = {
+        "magnitude": figures.CIVIDIS,
+        "sound": figures.VIRIDIS,
+        "difference": figures.DIFFERENCE,
+        "runs": figures.RUNS,
+    }
+    return gr.HTML(
+        {},
+        html_template=(STAGE / "stage.html").read_text("utf-8"),
+        js_on_load="\n".join((STAGE / name).read_text("utf-8") for name in ("paint.js", "stage.js")),
+        apply_default_css=False,
+        server_functions=list(server_functions),
+        palettes=palettes,
+        elem_id="stage",
+    )
+
+
+def busy(inputs: int) -> str:
+    """The script of an event that shows the stage at work while Python computes; its inputs pass through."""
+    names = ", ".join(f"input{place}" for place in range(inputs))
+    return f"({names}) => {{ window.dispatchEvent(new CustomEvent('auscult-listen')); return [{names}]; }}"
 
 
 def refusal(title: str, sentence: str, **place: Any) -> gr.HTML:
