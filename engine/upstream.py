@@ -32,6 +32,8 @@ class Card:
     attention: bool = False  # gives attention maps
     here: bool = True  # usable without the network
     about: str = ""  # one sentence for a person
+    # Brings the weights here, saying how many bytes are done of how many; None where nothing needs fetching.
+    fetch: Callable[["Card", Callable[[float, float], None]], None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def hop_seconds(self) -> float:
