@@ -14,14 +14,14 @@ let job = null, to = 0, series = new Map(), panels = new Map(), zoom = null, hov
 function take() {
     const value = props.value;
     if (!value) return;
-    if (value.job !== job || value.from === 0) {
+    if (value.from === 0) {
         if (value.job !== job) zoom = null;
         job = value.job;
         series = new Map();
-    } else if (value.to <= to) {
+    } else if (value.job !== job || value.from > to) {
+        trigger('missed', {});  // pieces that came while this tab was not drawn
         return;
-    } else if (value.from !== to) {
-        trigger('missed', {});
+    } else if (value.from < to) {
         return;
     }
     to = value.to;
