@@ -3,7 +3,10 @@
 `python tests/shortrun.py worker FOLDER | queue [IDLE] | live` stand for the same verbs of `app.cli`.
 """
 
+import dataclasses
 import importlib.util
+import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -130,8 +133,6 @@ def wait(what: Callable[[], object], seconds: float = 20.0, message: str = "") -
 
 def processes(workspace: Path) -> Iterator[Any]:
     """Every process of a workspace, this one apart."""
-    import os
-
     import psutil
 
     for process in psutil.process_iter():
@@ -142,11 +143,33 @@ def processes(workspace: Path) -> Iterator[Any]:
             continue
 
 
+def sabotage(fault: str) -> None:
+    """Break the code on purpose, to see the kill test fail: AUSCULT_FAULT=unlocked, in-place or forgetful."""
+    from engine import job, run
+
+    if fault == "unlocked":  # nobody ever finds a job taken
+        job._take_lock = lambda handle, seconds: True
+    elif fault == "in-place":  # a result grows where it is read
+
+        def save(self: run.Result, file: Path) -> None:
+            text = json.dumps(dataclasses.asdict(self))
+            with file.open("w") as handle:
+                for part in (text[:40], text[40:]):
+                    handle.write(part)
+                    handle.flush()
+                    time.sleep(0.4)
+
+        run.Result.save = save
+    elif fault == "forgetful":  # a finished job is recorded by whoever comes by
+        job.Job.conclude = lambda self: self.result_file.exists() and (self.events.append("finished"), True)[1]
+
+
 def main(verb: str, *rest: str) -> int:
     from engine import live, queue, worker
     from engine.errors import Refused
     from engine.job import Job, JobStore
 
+    sabotage(os.environ.get("AUSCULT_FAULT", ""))
     if verb == "worker":
         return worker.work(Job(Path(rest[0])), resolve)
     if verb == "live":
