@@ -1,10 +1,11 @@
 """What the Jobs pages say about a job, in words and plain numbers: one meaning for both interfaces."""
 
 import math
+import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -237,6 +238,14 @@ def goal(run: str) -> tuple[str, bool]:
     kind = workbench.runs().get(run)
     primary = str(getattr(kind, "primary", "") or "")
     return primary, bool(getattr(kind, "higher_is_better", not lower_is_better(primary)))
+
+
+def quantities(names: Iterable[str]) -> dict[str, list[str]]:
+    """Quantity -> its metrics: train_loss and valid_loss are both "loss"."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        found.setdefault(re.sub(r"^(train|valid|validation|dev|test)[_/]", "", name), []).append(name)
+    return found
 
 
 def lower_is_better(metric: str) -> bool:

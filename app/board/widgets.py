@@ -1,0 +1,103 @@
+"""What Board's pages share."""
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from html import escape
+from typing import Any
+
+import streamlit as st
+
+from app.figures import Theme
+from engine.errors import AuscultError
+
+log = logging.getLogger("auscult.board")
+
+# A spreadsheet takes a cell that begins so for a formula.
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+LOOK = """<style>
+.stMainBlockContainer { padding: 4.2rem 2rem 2rem; max-width: none; }
+.bo-pill { display: inline-block; padding: 1px 9px; border: 1px solid currentColor; border-radius: 999px; font-size: 12.5px; font-weight: 600; line-height: 1.5; vertical-align: middle; }
+.bo-head { display: flex; align-items: center; gap: 12px; margin: 0; font-size: 1.35rem; font-weight: 700; }
+.bo-facts { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 2px 0 0; font-size: 14px; opacity: .78; }
+.bo-panel { padding: 18px 20px; border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 8px; }
+.bo-panel h3 { margin: 0 0 4px; padding: 0; font-size: 17px; }
+.bo-panel p { margin: 0; max-width: 80ch; font-size: 15px; line-height: 1.5; overflow-wrap: anywhere; }
+.bo-panel a { display: inline-block; margin-top: 10px; font-weight: 600; }
+.bo-bad { border-left: 4px solid #c4493d; } .bo-wait { border-left: 4px solid #b7791f; } .bo-plain { border-left: 4px solid #5d6b7e; }
+</style>"""
+
+
+def look() -> None:
+    """The few rules that Streamlit's theme does not have."""
+    st.html(LOOK)
+
+
+def theme() -> Theme:
+    """Whether the browser shows Board light or dark."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def guarded(render: Callable[[], None]) -> Callable[[], None]:
+    """A page, or a part that is drawn again by itself, that says what went wrong where it would have been."""
+
+    @wraps(render)
+    def safely() -> None:
+        try:
+            render()
+        except AuscultError as error:
+            refusal("This cannot be shown", str(error))
+        except Exception as error:
+            log.exception("A page of Board failed")
+            refusal(
+                "This could not be shown",
+                f"{type(error).__name__}: {error}. The whole story is in server.log in the workspace.",
+            )
+
+    return safely
+
+
+def refusal(title: str, sentence: str, link: tuple[str, str] | None = None) -> None:
+    """A panel that says what is wrong and what to do."""
+    panel("bad", title, sentence, link)
+
+
+def panel(kind: str, title: str, sentence: str, link: tuple[str, str] | None = None) -> None:
+    """A framed message: kind is bad, wait or plain; the link is (address, text)."""
+    go = f'<a href="{escape(link[0])}" target="_self">{escape(link[1])}</a>' if link else ""
+    st.html(f'<div class="bo-panel bo-{kind}"><h3>{escape(title)}</h3><p>{escape(sentence)}</p>{go}</div>')
+
+
+COLOURS = {"running": "#3d8fd9", "finished": "#0f9960", "failed": "#d9534a", "cancelled": "#b7791f", "queued": "#7a889b"}
+
+
+def head(title: str, state: str, state_text: str, facts: Sequence[str]) -> None:
+    """A job's name, its state and what is known of it in one line."""
+    pill = f'<span class="bo-pill" style="color: {COLOURS.get(state, "inherit")}">{escape(state_text)}</span>'
+    line = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
+    st.html(f'<div class="bo-head">{escape(title)} {pill}</div><div class="bo-facts">{line}</div>')
+
+
+def chart(drawn: dict[str, Any], key: str, *, height: int = 360) -> None:
+    """A figure that keeps its zoom while it is drawn again."""
+    drawn = {**drawn, "layout": {**drawn.get("layout", {}), "uirevision": key, "height": height}}
+    st.plotly_chart(drawn, key=key, theme=None, config={"displaylogo": False})
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table as CSV; text that a spreadsheet would take for a formula is quoted by a leading apostrophe."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n")
+    writer.writerow([_cell(column) for column in columns])
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return file.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip(" ").startswith(FORMULAS):
+        return f"'{value}"
+    return "" if value is None else value
