@@ -19,8 +19,8 @@ from engine.corpus import Utterance
 from engine.errors import AuscultError, Refused
 from engine.nets.encoder import Encoder
 from engine.registry import Registry
-from engine.run import Context, Figure, Result, RunSpec, Value, write_text
-from engine.train import Fit, Order, Plan, Precision, fit, seed_all
+from engine.run import Context, Figure, Result, RunSpec, write_text
+from engine.train import Order, Plan, Precision, curve, fit, seed_all
 
 PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this
 VALID_SECONDS = 120.0  # sound that the validation loss is measured on
@@ -161,19 +161,6 @@ def card_of(spec: Pretext, network: Encoder, revision: str) -> dict[str, Any]:
         "about": f"{spec.title()} trained on {spec.corpus} for {spec.steps:,} steps.",
         "scores": {},
     }
-
-
-def curve(fitted: Fit) -> list[dict[str, Value]]:
-    """The told numbers of a training as a tidy table: one line for each step and split."""
-    table: list[dict[str, Value]] = []
-    for told in fitted.history:
-        step = int(told["step"])
-        train = {name: value for name, value in told.items() if not name.startswith("valid_") and name != "step"}
-        valid = {name.removeprefix("valid_"): value for name, value in told.items() if name.startswith("valid_")}
-        table.append({"step": step, "split": "train", **train})
-        if valid:
-            table.append({"step": step, "split": "valid", **valid})
-    return table
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import Cancelled, Interrupted, Refused
-from engine.run import Context
+from engine.run import Context, Value
 
 KEPT = 2  # checkpoints of a run that stay on disk
 
@@ -141,10 +141,11 @@ def fit(
                 told = _step(wrapped, stepper, optimizer, accelerator, inputs, plan, step)
                 step += 1
                 last = step == plan.steps
-                if validate is not None and (step % plan.validate_every == 0 or last):
+                validates = validate is not None and (step % plan.validate_every == 0 or last)
+                if validate is not None and validates:
                     told.update(_validated(module, validate, plan.seed, ctx.device))
                     _keep_best(fitted, module, told, step, watch, higher_is_better)
-                if step % plan.tell_every == 0 or last or len(told) > 3:
+                if step % plan.tell_every == 0 or last or validates:
                     fitted.history.append({"step": step, **told})
                     ctx.metric(step, **told)
                 if step % plan.checkpoint_every == 0 or last:
@@ -157,6 +158,19 @@ def fit(
     ctx.progress(plan.steps, plan.steps, "training")
     module.eval()
     return fitted
+
+
+def curve(fitted: Fit) -> list[dict[str, Value]]:
+    """The told numbers of a training as a tidy table: one line for each step and split."""
+    table: list[dict[str, Value]] = []
+    for told in fitted.history:
+        step = int(told["step"])
+        train = {name: value for name, value in told.items() if not name.startswith("valid_") and name != "step"}
+        valid = {name.removeprefix("valid_"): value for name, value in told.items() if name.startswith("valid_")}
+        table.append({"step": step, "split": "train", **train})
+        if valid:
+            table.append({"step": step, "split": "valid", **valid})
+    return table
 
 
 def seed_all(seed: int) -> None:

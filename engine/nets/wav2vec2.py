@@ -1,0 +1,423 @@
+"""One network for wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech and their kin.
+
+A convolutional front end over the waveform, a projection, a convolution that tells positions, and Transformer blocks.
+What differs between the families is in `Shape`. The weights come from any file that uses the names that transformers and
+torchaudio share (`standard` below); they are laid out for large matrix products.
+
+No clip ever sees padding: convolutions and attention work clip by clip, everything else on the frames of all clips
+put one after another. So a clip's features do not depend on its neighbours, and nothing is computed for padding. Long
+clips go through the front end in pieces that give the same numbers as the whole.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from engine.errors import Refused
+from engine.upstream import Card, Hidden, Upstream
+
+FRONT_FRAMES = 200  # output frames of one piece of the front end: its activations stay in the cache
+BIAS_NUMBERS = 2**24  # most numbers of relative position bias held at once
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+    "silu": functional.silu,
+    "swish": functional.silu,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that tells one architecture of the kin from another."""
+
+    dim: int
+    layers: int
+    heads: int
+    inner: int  # width between the two layers of a block's feed-forward part
+    convolutions: tuple[tuple[int, int, int], ...]  # channels, kernel, stride
+    conv_norm: Literal["group", "layer"] = "group"  # group: only after the first, over the whole clip
+    conv_bias: bool = False
+    projection_norm: bool = True
+    position_kernel: int = 128
+    position_groups: int = 16
+    position_depth: int = 1
+    position_norm: Literal["", "batch", "layer"] = ""  # batch: before the convolution, layer: after it
+    norm_first: bool = False  # blocks normalise their input, not their output
+    buckets: int = 0  # of the relative position bias of WavLM; 0 = none
+    furthest: int = 800  # distance in frames where the last bucket begins
+    adapter: int = 0  # width of the small layer at the end of each block; 0 = none
+    activation: str = "gelu"
+    conv_activation: str = "gelu"
+    epsilon: float = 1e-5
+    normalise: float | None = None  # epsilon with which the waveform is brought to zero mean and unit variance
+
+    def __post_init__(self) -> None:
+        for name in (self.activation, self.conv_activation):
+            if name not in ACTIVATIONS:
+                raise Refused(f"The activation '{name}' is not known. There is: {', '.join(ACTIVATIONS)}.")
+        if self.dim % self.heads:
+            raise Refused(f"A width of {self.dim} cannot be divided among {self.heads} attention heads.")
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return math.prod(stride for _, _, stride in self.convolutions)
+
+    @property
+    def shortest(self) -> int:
+        """Samples that give one frame."""
+        samples = 1
+        for _, kernel, stride in reversed(self.convolutions):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples, by the arithmetic of the convolutions."""
+        for _, kernel, stride in self.convolutions:
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+
+class Wav2Vec2(Upstream):
+    """The network. State 0 goes into the first block, state i comes out of block i, before any final norm."""
+
+    def __init__(self, card: Card, shape: Shape) -> None:
+        super().__init__()
+        self.card = card
+        self.shape = shape
+        convolutions = []
+        channels = 1
+        for number, (width, kernel, _) in enumerate(shape.convolutions):
+            normed = shape.conv_norm == "layer" or number == 0
+            convolutions.append(_Convolution(channels, width, kernel, shape.conv_bias, normed))
+            channels = width
+        self.front: Sequence[_Convolution] = nn.ModuleList(convolutions)  # type: ignore[assignment]
+        self.projection_norm = nn.LayerNorm(channels, shape.epsilon) if shape.projection_norm else nn.Identity()
+        self.projection = nn.Linear(channels, shape.dim)
+        self.positions = nn.ModuleList(_Position(shape) for _ in range(shape.position_depth))
+        self.norm = nn.Identity() if shape.norm_first else nn.LayerNorm(shape.dim, shape.epsilon)
+        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.layers))
+        self.distances = nn.Embedding(shape.buckets, shape.heads) if shape.buckets else None
+
+    def frames(self, samples: int) -> int:
+        return self.shape.frames(samples)
+
+    def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
+        lengths = [self.frames(wav.numel()) for wav in wavs]
+        features = torch.cat([self._front(wav.to(self.device)) for wav in wavs])
+        x = self.projection(self.projection_norm(features))
+        x = self.norm(x + torch.cat([self._position(clip) for clip in torch.split(x, lengths)]))
+        bias = self._bias(max(lengths))
+        states, maps = [x], []
+        for block in self.blocks:
+            x, weights = block(x, lengths, bias, attention)
+            states.append(x)
+            maps.append(weights)
+        padded = [pad_sequence(list(torch.split(state, lengths)), batch_first=True).float() for state in states]
+        return Hidden(
+            padded, torch.tensor(lengths, device=self.device), [_pad_maps(each) for each in maps] if attention else None
+        )
+
+    def _front(self, wav: Tensor) -> Tensor:
+        """The convolutions over one clip: (samples,) -> (frames, channels)."""
+        low = torch.get_autocast_dtype(wav.device.type) if torch.is_autocast_enabled(wav.device.type) else None
+        with torch.autocast(wav.device.type, enabled=False):
+            wav = wav.to(self.projection.weight.dtype)
+            if self.shape.normalise is not None:
+                wav = functional.layer_norm(wav, wav.shape, eps=self.shape.normalise)
+            layers = [convolution.laid_out(low) for convolution in self.front]
+            if self.shape.conv_norm == "group":
+                layers[0] = self.front[0].folded(wav, self.shape.convolutions[0][2], low)
+            pieces = []
+            piece = FRONT_FRAMES if wav.device.type == "cpu" else 100 * FRONT_FRAMES
+            total = self.frames(wav.numel())
+            for first in range(0, total, piece):
+                count = min(piece, total - first)
+                begin = first * self.shape.hop
+                pieces.append(
+                    self._convolve(wav[begin : begin + (count - 1) * self.shape.hop + self.shape.shortest], layers)
+                )
+        return torch.cat(pieces)
+
+    def _convolve(self, wav: Tensor, layers: "list[tuple[Tensor, Tensor | None]]") -> Tensor:
+        x = wav[:, None]
+        activate = ACTIVATIONS[self.shape.conv_activation]
+        for (_, kernel, stride), module, (weight, bias) in zip(self.shape.convolutions, self.front, layers, strict=True):
+            windows = x.unfold(0, kernel, stride).transpose(1, 2).flatten(1)
+            x = functional.linear(windows.to(weight.dtype), weight, bias)
+            if self.shape.conv_norm == "layer" and module.norm is not None:
+                x = functional.layer_norm(x, (x.shape[1],), module.norm.weight.to(x.dtype), module.norm.bias.to(x.dtype))
+            x = activate(x)
+        return x
+
+    def _position(self, clip: Tensor) -> Tensor:
+        x = clip.T[None]
+        for position in self.positions:
+            x = position(x)
+        return x[0].T
+
+    def _bias(self, frames: int) -> Tensor | None:
+        """WavLM's bias for each head and each distance key - query, from -(frames - 1) to frames - 1."""
+        if self.distances is None:
+            return None
+        distance = torch.arange(1 - frames, frames, device=self.device)
+        half = self.shape.buckets // 2
+        exact = half // 2
+        apart = distance.abs()
+        logarithm = torch.log(apart.float().clamp(min=1) / exact) / math.log(self.shape.furthest / exact) * (half - exact)
+        far = (exact + logarithm).long().clamp(max=half - 1)
+        bucket = (distance > 0).long() * half + torch.where(apart < exact, apart, far)
+        table: Tensor = self.distances(bucket)
+        return table.T
+
+    def load_standard(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Take the weights of a file, all of them; `source` names it where that fails."""
+        given = standard(state, self.shape)
+        own = self.state_dict()
+        wrong = [
+            f"{name} has shape {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own
+            if name in given and given[name].shape != own[name].shape
+        ]
+        missing = [name for name in own if name not in given]
+        extra = [name for name in given if name not in own]
+        if missing or extra or wrong:
+            said = [f"{len(missing)} weights are missing ({_few(missing)})"] if missing else []
+            said += [f"{len(extra)} are not part of this architecture ({_few(extra)})"] if extra else []
+            said += [f"{len(wrong)} do not fit ({_few(wrong)})"] if wrong else []
+            raise Refused(
+                f"The weights in {source} are not those of the model that its configuration describes: {'; '.join(said)}."
+            )
+        self.load_state_dict(given, assign=True)
+        self.float()
+
+
+class _Convolution(nn.Module):
+    """One convolution of the front end, its weight laid out (channels out, kernel * channels in)."""
+
+    def __init__(self, channels: int, width: int, kernel: int, bias: bool, normed: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, kernel * channels))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.norm = nn.LayerNorm(width) if normed else None
+        nn.init.kaiming_normal_(self.weight)
+
+    def laid_out(self, dtype: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
+        return self.weight.to(dtype), self.bias if self.bias is None else self.bias.to(dtype)
+
+    def folded(self, wav: Tensor, stride: int, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        """Weight and bias with the group norm of this clip (one group for each channel) worked into them.
+
+        Mean and variance of a channel over the clip follow from the mean m and covariance C of the windows that the
+        filter w sees: w.m + b and w.C.w. So no pass over the channels is needed, and the statistics are exact.
+        """
+        assert self.norm is not None
+        windows = wav.double().unfold(0, self.weight.shape[1], stride)
+        mean = windows.mean(dim=0)
+        covariance = windows.T @ windows / len(windows) - mean[:, None] * mean
+        weight = self.weight.double()
+        variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
+        scale = self.norm.weight.double() / (variance + self.norm.eps).sqrt()
+        return (weight * scale[:, None]).to(dtype or wav.dtype), (self.norm.bias - scale * (weight @ mean)).to(
+            dtype or wav.dtype
+        )
+
+
+class _Position(nn.Module):
+    """A grouped convolution over the frames of a clip: (1, dim, frames) -> the same."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.batch_norm = nn.BatchNorm1d(shape.dim) if shape.position_norm == "batch" else None
+        kernel, groups = shape.position_kernel, shape.position_groups
+        self.convolution = nn.Conv1d(shape.dim, shape.dim, kernel, padding=kernel // 2, groups=groups)
+        self.layer_norm = shape.position_norm == "layer"
+        self.activation = shape.conv_activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.shape[2]
+        if self.batch_norm is not None:
+            x = self.batch_norm(x)
+        x = self.convolution(x)[:, :, :frames]  # an even kernel gives one frame too many
+        if self.layer_norm:
+            x = functional.layer_norm(x.transpose(1, 2), (x.shape[1],)).transpose(1, 2)
+        return ACTIVATIONS[self.activation](x)
+
+
+class _Block(nn.Module):
+    """Attention and feed-forward part, each added to its input; the norms before or after, as the shape says."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.norm_first = shape.norm_first
+        self.activation = shape.activation
+        self.qkv = nn.Linear(shape.dim, 3 * shape.dim)
+        self.out = nn.Linear(shape.dim, shape.dim)
+        self.attention_norm = nn.LayerNorm(shape.dim, shape.epsilon)
+        self.up = nn.Linear(shape.dim, shape.inner)
+        self.down = nn.Linear(shape.inner, shape.dim)
+        self.feed_norm = nn.LayerNorm(shape.dim, shape.epsilon)
+        self.gate = nn.Linear(shape.dim // shape.heads, 8) if shape.buckets else None
+        self.gate_scale = nn.Parameter(torch.ones(1, shape.heads, 1, 1)) if shape.buckets else None
+        self.adapter = _adapter(shape) if shape.adapter else None
+
+    def forward(self, x: Tensor, lengths: list[int], bias: Tensor | None, maps: bool) -> tuple[Tensor, list[Tensor]]:
+        if self.norm_first:
+            mixed, weights = self._attend(self.attention_norm(x), lengths, bias, maps)
+            x = x + mixed
+            x = x + self._feed(self.feed_norm(x))
+            return (x if self.adapter is None else x + self.adapter(x)), weights
+        mixed, weights = self._attend(x, lengths, bias, maps)
+        x = self.attention_norm(x + mixed)
+        return self.feed_norm(x + self._feed(x)), weights
+
+    def _feed(self, x: Tensor) -> Tensor:
+        fed: Tensor = self.down(ACTIVATIONS[self.activation](self.up(x)))
+        return fed
+
+    def _attend(self, x: Tensor, lengths: list[int], bias: Tensor | None, maps: bool) -> tuple[Tensor, list[Tensor]]:
+        mixed, weights = [], []
+        for clip, qkv in zip(torch.split(x, lengths), torch.split(self.qkv(x), lengths), strict=True):
+            query, key, value = qkv.view(len(clip), 3, self.heads, -1).permute(1, 2, 0, 3)[
+                :, None
+            ]  # (1, heads, frames, width)
+            gate = self._gate(clip) if bias is not None else None
+            if maps:
+                weights.append(_weights(query, key, _bias_rows(bias, gate, 0, len(clip)))[0])
+                heard = weights[-1][None].to(value.dtype) @ value
+            else:
+                heard = _attention(query, key, value, bias, gate)
+            mixed.append(heard[0].transpose(0, 1).flatten(1))
+        return self.out(torch.cat(mixed)), weights
+
+    def _gate(self, clip: Tensor) -> Tensor:
+        """How much each head heeds distance at each frame (Chi et al. 2022, as WavLM uses it): (heads, frames, 1)."""
+        assert self.gate is not None and self.gate_scale is not None
+        split = clip.view(len(clip), self.heads, -1).transpose(0, 1)
+        first, second = self.gate(split).unflatten(-1, (2, 4)).sum(-1).sigmoid().chunk(2, dim=-1)
+        gate: Tensor = first * (second * self.gate_scale[0] - 1.0) + 2.0
+        return gate
+
+
+def _adapter(shape: Shape) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(shape.dim), nn.Linear(shape.dim, shape.adapter), nn.ReLU(), nn.Linear(shape.adapter, shape.dim)
+    )
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, gate: Tensor | None) -> Tensor:
+    attend = functional.scaled_dot_product_attention
+    if bias is None:
+        return attend(query, key, value)
+    heads, frames = query.shape[1:3]
+    rows = max(1, BIAS_NUMBERS // (heads * frames))
+    parts = []
+    for first in range(0, frames, rows):
+        last = min(first + rows, frames)
+        mask = _bias_rows(bias, gate, first, last, frames)
+        assert mask is not None
+        parts.append(attend(query[:, :, first:last], key, value, attn_mask=mask.to(query.dtype)))
+    return torch.cat(parts, dim=2)
+
+
+def _bias_rows(bias: Tensor | None, gate: Tensor | None, first: int, last: int, frames: int = 0) -> Tensor | None:
+    """The gated bias of the queries first ... last - 1 towards every frame: (1, heads, queries, frames)."""
+    if bias is None or gate is None:
+        return None
+    frames = frames or last
+    longest = (bias.shape[1] + 1) // 2
+    # Query i needs distances -i ... frames - 1 - i, which begin at longest - 1 - i in the table.
+    windows = bias[:, longest - last : longest - 1 - first + frames].unfold(1, frames, 1).flip(1)
+    return (gate[:, first:last] * windows)[None]
+
+
+def _weights(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+    scores = (query @ key.transpose(2, 3)).float() / math.sqrt(query.shape[-1])
+    return (scores if bias is None else scores + bias).softmax(dim=-1)
+
+
+def _pad_maps(maps: list[Tensor]) -> Tensor:
+    """(heads, frames, frames) of each clip -> (clips, heads, frames, frames), zero where there is no frame."""
+    longest = max(each.shape[1] for each in maps)
+    return torch.stack([functional.pad(each, (0, longest - each.shape[2], 0, longest - each.shape[1])) for each in maps])
+
+
+# Names that transformers and torchaudio share -> ours. What is fused or laid out anew is done in `standard`.
+NAMES = [
+    (r"encoder\.transformer\.", "encoder."),  # torchaudio
+    (r"encoder\.feature_projection\.", "feature_projection."),
+    (r"attention\.attention\.", "attention."),
+    (r"feature_extractor\.conv_layers\.(\d+)\.(?:conv\.)?layer_norm\.", r"front.\1.norm."),
+    (r"feature_extractor\.conv_layers\.(\d+)\.conv\.", r"front.\1."),
+    (r"feature_projection\.layer_norm\.", "projection_norm."),
+    (r"feature_projection\.projection\.", "projection."),
+    (r"encoder\.pos_conv_embed\.layers\.(\d+)\.conv\.", r"positions.\1.convolution."),
+    (r"encoder\.pos_conv_embed\.conv\.", "positions.0.convolution."),
+    (r"encoder\.pos_conv_embed\.batch_norm\.", "positions.0.batch_norm."),
+    (r"encoder\.layer_norm\.", "norm."),
+    (r"encoder\.layers\.0\.attention\.rel_attn_embed\.", "distances."),
+    (r"encoder\.layers\.(\d+)\.", r"blocks.\1."),
+    (r"\.attention\.out_proj\.", ".out."),
+    (r"\.attention\.gru_rel_pos_linear\.", ".gate."),
+    (r"\.attention\.gru_rel_pos_const$", ".gate_scale"),
+    (r"(blocks\.\d+)\.layer_norm\.", r"\1.attention_norm."),
+    (r"(blocks\.\d+)\.final_layer_norm\.", r"\1.feed_norm."),
+    (r"\.feed_forward\.intermediate_dense\.", ".up."),
+    (r"\.feed_forward\.output_dense\.", ".down."),
+    (r"\.adapter_layer\.norm\.", ".adapter.0."),
+    (r"\.adapter_layer\.linear_1\.", ".adapter.1."),
+    (r"\.adapter_layer\.linear_2\.", ".adapter.3."),
+]
+
+
+def standard(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """A state dict under our names and in our layout. A name that is not known is passed on as it is."""
+    named = {}
+    for name, tensor in state.items():
+        for pattern, ours in NAMES:
+            name = re.sub(pattern, ours, name)
+        named[name] = tensor
+    if shape.norm_first:  # a norm after the last block, which no state has
+        named.pop("norm.weight", None)
+        named.pop("norm.bias", None)
+    for number in range(len(shape.convolutions)):
+        weight = named.get(f"front.{number}.weight")
+        if weight is not None and weight.dim() == 3:
+            named[f"front.{number}.weight"] = weight.transpose(1, 2).flatten(1)
+    _undo_weight_norm(named)
+    for number in range(shape.layers):
+        for kind in ("weight", "bias"):
+            parts = [f"blocks.{number}.attention.{letter}_proj.{kind}" for letter in "qkv"]
+            joint = f"blocks.{number}.attention.in_proj_{kind}"
+            if all(part in named for part in parts):
+                named[f"blocks.{number}.qkv.{kind}"] = torch.cat([named.pop(part) for part in parts])
+            elif joint in named:
+                named[f"blocks.{number}.qkv.{kind}"] = named.pop(joint)
+    return named
+
+
+def _undo_weight_norm(named: dict[str, Tensor]) -> None:
+    """Weight normalisation over the kernel positions: weight = g * v / |v|, under its old and its new names."""
+    for size, direction in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
+        for name in [name for name in named if name.endswith(f"convolution.{size}")]:
+            stem = name.removesuffix(size)
+            if stem + direction in named:
+                v = named.pop(stem + direction).float()
+                named[stem + "weight"] = named.pop(name).float() * v / v.norm(dim=(0, 1), keepdim=True)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
