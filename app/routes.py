@@ -29,6 +29,7 @@ _CORE = "/board/_stcore/"
 POLICIES = {
     "/": Policy(READ),
     "/healthz": Policy(READ, is_open=True),
+    "/favicon.ico": Policy(READ, is_open=True),
     # Gradio's pages and their parts
     "/studio": Policy(READ),
     "/studio/config": Policy(READ),

@@ -28,6 +28,7 @@ from engine.job import hold
 from engine.settings import HOUSE, settings
 
 if TYPE_CHECKING:
+    import streamlit
     from starlette.types import ASGIApp
 
 PORT = 7860
@@ -122,20 +123,23 @@ def _has_display() -> bool:
 
 def build(port: int) -> "ASGIApp":
     """Both front ends in one application, without the gate."""
-    _quiet(port)
+    _quiet()
     import gradio
-    import streamlit
     from fastapi import FastAPI
-    from starlette.responses import PlainTextResponse, RedirectResponse
+    from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse
 
     from app.studio import main as studio
 
-    board = streamlit.App(HOUSE / "app" / "board" / "main.py")
+    board = _board(port)
     site = FastAPI(lifespan=board.lifespan(), docs_url=None, redoc_url=None, openapi_url=None)
 
     @site.api_route("/", methods=["GET", "HEAD"])
     def open_studio() -> RedirectResponse:
         return RedirectResponse("/studio/")
+
+    @site.api_route("/favicon.ico", methods=["GET", "HEAD"])
+    def show_logo() -> FileResponse:
+        return FileResponse(HOUSE / "assets" / "logo.svg", media_type="image/svg+xml")
 
     @site.api_route("/healthz", methods=["GET", "HEAD"])
     def answer() -> PlainTextResponse:
@@ -168,8 +172,8 @@ def public_folders() -> list[Path]:
     return [HOUSE / "assets" / "clips", settings().workspace / "public"]
 
 
-def _quiet(port: int) -> None:
-    """What both front ends read from the environment when they are imported. Nothing is told to anyone outside."""
+def _quiet() -> None:
+    """What Gradio and the hub client read from the environment when they are imported: nothing is told to anyone."""
     uploads = settings().uploads
     uploads.mkdir(parents=True, exist_ok=True)
     sweep(uploads, DAY)
@@ -180,23 +184,39 @@ def _quiet(port: int) -> None:
         GRADIO_MCP_SERVER="False",
         GRADIO_TEMP_DIR=str(uploads),
         HF_HUB_DISABLE_TELEMETRY="1",
-        STREAMLIT_BROWSER_GATHER_USAGE_STATS="false",
-        STREAMLIT_CLIENT_TOOLBAR_MODE="minimal",
-        STREAMLIT_CLIENT_SHOW_ERROR_DETAILS="none",
-        STREAMLIT_CLIENT_SHOW_ERROR_LINKS="false",
-        STREAMLIT_LOGGER_LEVEL="error",
-        STREAMLIT_RUNNER_MAGIC_ENABLED="false",
-        STREAMLIT_SERVER_ADDRESS="127.0.0.1",
-        STREAMLIT_SERVER_PORT=str(port),
-        STREAMLIT_SERVER_HEADLESS="true",
-        STREAMLIT_SERVER_FILE_WATCHER_TYPE="none",
-        STREAMLIT_SERVER_MAX_UPLOAD_SIZE=str(settings().upload_megabytes),
-        # The gate compares origins. Streamlit's own comparison would ask the network for this machine's outer address.
-        STREAMLIT_SERVER_ENABLE_CORS="false",
-        STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION="false",
     )
     for name in ("GRADIO_SHARE", "GRADIO_VIBE_MODE", "GRADIO_ROOT_PATH", "GRADIO_ALLOWED_PATHS"):
         os.environ.pop(name, None)
+
+
+def _board(port: int) -> "streamlit.App":
+    """Board as an application, with options that no configuration file of the user's can undo."""
+    import streamlit
+    from streamlit.web.bootstrap import load_config_options
+
+    load_config_options(
+        {
+            "browser_gatherUsageStats": False,
+            "client_toolbarMode": "minimal",
+            "client_showErrorDetails": "none",
+            "client_showErrorLinks": False,
+            "logger_level": "error",
+            "runner_magicEnabled": False,
+            "server_address": "127.0.0.1",
+            "server_enableStaticServing": False,
+            "server_fileWatcherType": "none",
+            "server_headless": True,
+            "server_maxUploadSize": settings().upload_megabytes,
+            "server_port": port,
+        }
+    )
+    # Streamlit writes to the terminal by handlers of its own, uvicorn's messages too; they belong in the log.
+    for name in ("streamlit", "uvicorn", "websockets"):
+        for known in [name, *(other for other in logging.root.manager.loggerDict if other.startswith(f"{name}."))]:
+            logger = logging.getLogger(known)
+            logger.handlers.clear()
+            logger.propagate = True
+    return streamlit.App(HOUSE / "app" / "board" / "main.py")
 
 
 def _prepare() -> None:
