@@ -20,15 +20,20 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 LOOK = """<style>
 .stMainBlockContainer { padding: 4.2rem 2rem 2rem; max-width: none; }
-.bo-pill { display: inline-block; padding: 1px 9px; border: 1px solid currentColor; border-radius: 999px; font-size: 12.5px; font-weight: 600; line-height: 1.5; vertical-align: middle; }
+.bo-studio { position: fixed; top: 19px; right: 64px; z-index: 1000000; font-size: 15px; font-weight: 600; }
+.bo-pill { display: inline-block; padding: 1px 9px; border: 1px solid currentColor; border-radius: 999px; }
+.bo-pill { font-size: 12.5px; font-weight: 600; line-height: 1.5; vertical-align: middle; }
 .bo-head { display: flex; align-items: center; gap: 12px; margin: 0; font-size: 1.35rem; font-weight: 700; }
 .bo-facts { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 2px 0 0; font-size: 14px; opacity: .78; }
+.bo-notes { margin: 6px 0 0; padding-left: 18px; font-size: 14px; }
 .bo-panel { padding: 18px 20px; border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 8px; }
 .bo-panel h3 { margin: 0 0 4px; padding: 0; font-size: 17px; }
 .bo-panel p { margin: 0; max-width: 80ch; font-size: 15px; line-height: 1.5; overflow-wrap: anywhere; }
 .bo-panel a { display: inline-block; margin-top: 10px; font-weight: 600; }
-.bo-bad { border-left: 4px solid #c4493d; } .bo-wait { border-left: 4px solid #b7791f; } .bo-plain { border-left: 4px solid #5d6b7e; }
-</style>"""
+.bo-bad { border-left: 4px solid #c4493d; }
+.bo-wait { border-left: 4px solid #b7791f; }
+.bo-plain { border-left: 4px solid #5d6b7e; }
+</style><a class="bo-studio" href="/studio/" target="_self">Studio</a>"""
 
 
 def look() -> None:
@@ -74,11 +79,13 @@ def panel(kind: str, title: str, sentence: str, link: tuple[str, str] | None = N
 COLOURS = {"running": "#3d8fd9", "finished": "#0f9960", "failed": "#d9534a", "cancelled": "#b7791f", "queued": "#7a889b"}
 
 
-def head(title: str, state: str, state_text: str, facts: Sequence[str]) -> None:
-    """A job's name, its state and what is known of it in one line."""
+def head(title: str, state: str, state_text: str, facts: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """A job's name, its state, what is known of it in one line, and what the run said about itself."""
     pill = f'<span class="bo-pill" style="color: {COLOURS.get(state, "inherit")}">{escape(state_text)}</span>'
     line = "".join(f"<span>{escape(fact)}</span>" for fact in facts if fact)
-    st.html(f'<div class="bo-head">{escape(title)} {pill}</div><div class="bo-facts">{line}</div>')
+    said = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    told = f'<ul class="bo-notes">{said}</ul>' if said else ""
+    st.html(f'<div class="bo-head">{escape(title)} {pill}</div><div class="bo-facts">{line}</div>{told}')
 
 
 def chart(drawn: dict[str, Any], key: str, *, height: int = 360) -> None:

@@ -1,18 +1,21 @@
 """Board / Jobs: what waits, works and has ended; one of them in full. The page only reads folders."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from app import figures, forms, summaries
 from app.board import widgets
 from engine.job import Job
-from engine.run import Figure, Result
+from engine.run import Figure, Result, Value
 
 TITLE = "Jobs"
 ORDER = 20
 
 SECONDS = 2.0  # between two looks at the folders
 LOG_BYTES = 64_000
+MARKED = 30  # points up to which a curve shows each of them
 
 
 def render() -> None:
@@ -65,15 +68,15 @@ def _choose(rows: list[summaries.Summary]) -> str:
     )
     # A row's place changes when a job is added: then the table is a new one, with the same job chosen.
     key = f"jobs {len(ids)} {ids[0]}"
-    start = {"selection": {"rows": [ids.index(chosen)] if chosen in ids else []}}
+    start: Any = {"selection": {"rows": [ids.index(chosen)] if chosen in ids else []}}
     state = st.dataframe(
         shown,
         key=key,
         hide_index=True,
-        height=min(38 + 35 * len(rows), 290),
+        height=min(38 + 35 * len(rows), 255),
         on_select="rerun",
-        selection_mode="single-row",
-        selection_default=start,  # type: ignore[arg-type]
+        selection_mode="single-row-required",
+        selection_default=start,
         column_config={
             "Job": st.column_config.TextColumn(width="medium"),
             "On": st.column_config.TextColumn(width="medium"),
@@ -106,7 +109,7 @@ def _detail(row: summaries.Summary, job: Job) -> None:
     facts += [f"took {row.took}" if row.took and not running else "", row.metric, row.best]
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
-        widgets.head(row.title, row.state, row.state_text, facts)
+        widgets.head(row.title, row.state, row.state_text, facts, list(dict.fromkeys(status.notes))[-5:] if status else [])
     with right, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         if row.has_result:
             st.link_button("Open result", f"/board/results?job={row.id}", type="primary")
@@ -119,8 +122,6 @@ def _detail(row: summaries.Summary, job: Job) -> None:
         st.link_button("Clone", f"/studio/?tab=run&from={row.id}")
     if row.reason:
         widgets.panel("bad" if row.state in {"failed", "queued"} else "plain", row.state_text, row.reason)
-    for note in dict.fromkeys(status.notes if status else []):
-        st.caption(note)
     curves, told = st.columns([3, 2])
     with curves:
         _curves(row.id)
@@ -140,7 +141,16 @@ def _curves(id: str) -> None:
     if not points:
         st.info("This job has recorded no numbers yet.")
         return
-    for quantity, names in summaries.quantities(points).items():
-        table = [{"step": step, "value": value, "of": name} for name in names for step, value in points[name]]
-        figure = Figure("line", quantity.replace("_", " ").capitalize(), "step", "value", by="of", x_title="step")
-        widgets.chart(figures.draw(Result(table), figure, widgets.theme()), f"curve {id} {quantity}", height=250)
+    found = summaries.quantities(points)
+    columns = st.columns(2) if len(found) > 1 else [st.container()]
+    for place, (quantity, names) in enumerate(found.items()):
+        table: list[dict[str, Value]] = [
+            {"step": step, quantity: value, "metric": name} for name in names for step, value in points[name]
+        ]
+        figure = Figure("line", quantity.replace("_", " ").capitalize(), "step", quantity, by="metric")
+        drawn = figures.draw(Result(table), figure, widgets.theme())
+        for trace in drawn["data"]:
+            if len(trace.get("x", ())) > MARKED:
+                trace["mode"] = "lines"
+        with columns[place % len(columns)]:
+            widgets.chart(drawn, f"curve {id} {quantity}", height=270)

@@ -113,10 +113,9 @@ def _summary(
         return
     said = [chosen.about, f"took {_seconds(facts)}" if _seconds(facts) else "", _memory(facts)]
     said += [f"seed {facts['seed']}" if "seed" in facts else "", str(facts.get("gpu") or facts.get("device") or "")]
-    widgets.head(chosen.title, "finished", "Finished", [*said, f"{chosen.age} ago"])
     notes = facts.get("notes")
-    for note in notes if isinstance(notes, list) else []:
-        st.caption(str(note))
+    told = [str(note) for note in notes] if isinstance(notes, list) else []
+    widgets.head(chosen.title, "finished", "Finished", [*said, f"{chosen.age} ago"], told)
 
 
 def _seconds(facts: dict[str, Any]) -> str:

@@ -40,6 +40,14 @@ MEASURES = {
     ),
 }
 
+_HINTS = """
+<p>Click or drag anywhere to move the playhead. Space plays, ← → move in time, ↑ ↓ through the layers.</p>
+<p><b>Self-similarity</b>: orange where two moments are alike to the layer, blue where they are opposite.</p>
+<p><b>Projection</b>: one point for each frame; near points sound alike to the layer.</p>
+<p>Up to {megabytes} MB; the first {seconds:g} s are shown. The browser asks before it uses the microphone. Uploads stay on
+this computer and are deleted after a day.</p>
+"""
+
 log = logging.getLogger("auscult.studio")
 _numbers = itertools.count(1)
 _asked: OrderedDict[str, dict[str, Any]] = OrderedDict()  # key of a drawn scene -> its document, for UMAP on request
@@ -73,11 +81,7 @@ def build() -> None:
                 allow_custom_value=True,
                 elem_classes="au-upstream",
             )
-            gr.HTML(
-                f"<p>Up to {settings().upload_megabytes} MB; the first {SECONDS:g} s are shown. The browser asks before it "
-                "uses the microphone. Recordings are read by this computer only and deleted after a day.</p>",
-                elem_classes="au-hint",
-            )
+            gr.HTML(_HINTS.format(megabytes=settings().upload_megabytes, seconds=SECONDS), elem_classes="au-hint")
         stage = widgets.stage([lay_out])
     wiring: dict[str, Any] = {
         "fn": listen,
@@ -89,6 +93,10 @@ def build() -> None:
         "api_visibility": "private",
     }
     widgets.on_open(**wiring)
+    # What was trained or fetched since the server started can be chosen too.
+    widgets.on_open(
+        fn=lambda: gr.Dropdown(choices()), outputs=upstream, queue=False, show_progress="hidden", api_visibility="private"
+    )
     upstream.input(**wiring, js=widgets.busy(3))
     # A sample and a sound of one's own take turns: choosing one lets the other go.
     sample.input(None, None, own, js="() => null").then(**wiring, js=widgets.busy(3))

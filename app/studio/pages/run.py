@@ -149,14 +149,9 @@ def _draw(kept: gr.BrowserState, drawn: gr.State, state: dict[str, Any]) -> None
     parts_of: dict[str, tuple[gr.Column, Any, gr.HTML]] = {}
     with gr.Row(equal_height=False, elem_classes="au-run-sheet"):
         with gr.Column(scale=5, min_width=320, elem_classes="au-run-form"):
-            first, rest = _about(kind)
             with gr.Row(elem_classes="au-run-top", equal_height=False):
-                gr.HTML(f"<h2>{escape(kind.title())}</h2>", apply_default_css=False, elem_classes="au-run-head")
+                gr.HTML(_title(kind), apply_default_css=False, elem_classes="au-run-head")
                 clear = gr.Button("Back to defaults", size="sm", scale=0, min_width=130, elem_id="run-defaults")
-            gr.HTML(f"<p>{escape(first)}</p>", apply_default_css=False, elem_classes="au-run-head")
-            if rest:
-                with gr.Accordion("More about it", open=False):
-                    gr.Markdown(rest)
             presets = {recipe.name: recipe for recipe in forms.presets(kind)}
             preset = gr.Dropdown(
                 [(_preset_label(recipe), name) for name, recipe in presets.items()],
@@ -233,13 +228,19 @@ def _draw(kept: gr.BrowserState, drawn: gr.State, state: dict[str, Any]) -> None
     clear.click(partial(_fill, kind, presets, None), kept, [drawn, kept], **anew)
 
 
+def _title(kind: type[RunSpec]) -> str:
+    first, rest = _about(kind)
+    more = f"<details><summary>More about it</summary><p>{escape(rest)}</p></details>" if rest else ""
+    return f"<h2>{escape(kind.title())}</h2><p>{escape(first)}</p>{more}"
+
+
 def _preset_label(recipe: workbench.Recipe) -> str:
     return f"{recipe.name}: {recipe.about}" if recipe.about else recipe.name
 
 
 def _field(one: forms.Field, value: Any, judged: dict[str, Any]) -> tuple[gr.Column, Any, gr.HTML]:
     """A field: its widget and the place under it where its error is said; both in a column that can be hidden."""
-    wide = " au-wide" if one.kind in {"choices", "list"} else ""
+    wide = " au-wide" if one.kind == "choices" else ""
     with gr.Column(
         visible=one.name in judged["shown"], elem_classes=f"au-field{wide}", elem_id=f"field-{one.name}", min_width=0
     ) as column:

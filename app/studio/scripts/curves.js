@@ -114,7 +114,7 @@ function paint(panel) {
         canvas.height = Math.round(height * ratio);
     }
     const style = getComputedStyle(element), dark = document.body.classList.contains('dark');
-    const ink = style.getPropertyValue('--au-plain') || '#666', rule = style.getPropertyValue('--border-color-primary') || '#ddd';
+    const ink = style.getPropertyValue('--au-faint') || '#666', rule = style.getPropertyValue('--au-line') || '#ddd';
     const colours = dark ? DARK : LIGHT;
     const pen = canvas.getContext('2d');
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
