@@ -27,6 +27,7 @@ from engine.settings import settings
 from engine.sweep import sweep
 
 SLOTS = 3
+STEPS = 12
 
 
 @dataclass
@@ -71,8 +72,8 @@ class Storm:
         finally:
             live.close()
 
-    def kill(self, kind: str) -> bool:
-        """Kill a random process of a kind, where there is one."""
+    def kill(self, kind: str, within: float) -> bool:
+        """Choose a process of a kind, wait up to `within` seconds, and kill it where it still lives."""
         victims = []
         for process in shortrun.processes(self.workspace):
             with suppress(psutil.Error):
@@ -80,19 +81,24 @@ class Storm:
                     victims.append(process)
         if not victims:
             return False
-        self.random.choice(victims).kill()
-        self.killed[kind] += 1
-        return True
+        victim = self.random.choice(victims)
+        time.sleep(self.random.uniform(0.0, within))
+        with suppress(psutil.Error):
+            if self._may_die(victim.cmdline()):  # a process that ended has no command line
+                victim.kill()
+                self.killed[kind] += 1
+                return True
+        return False
 
     def _may_die(self, words: list[str]) -> bool:
         # What loses a fourth worker is given up, as it should be; that is another test's matter.
-        return "worker" not in words or Job(Path(words[-1])).status().lost < 3
+        return bool(words) and ("worker" not in words or Job(Path(words[-1])).status().lost < 3)
 
 
 def storm(workspace: Path, command: list[str], *, kills: int, jobs: int, pause: float, seconds: float) -> Storm:
     shortrun.drop(workspace)
     store = JobStore()
-    ids = [store.submit({"run": "short", "steps": 12, "pause": pause, "number": number}).id for number in range(jobs)]
+    ids = [store.submit({"run": "short", "steps": STEPS, "pause": pause, "number": number}).id for number in range(jobs)]
     weather = Storm(workspace, command, random.Random(kills))
     threads = [threading.Thread(target=work) for work in (weather.keep_queue, weather.keep_asking)]
     for thread in threads:
@@ -101,8 +107,8 @@ def storm(workspace: Path, command: list[str], *, kills: int, jobs: int, pause: 
         plan = ["worker"] * (kills * 3 // 5) + ["queue", "live"] * (kills // 5)
         weather.random.shuffle(plan)
         for kind in plan:
-            time.sleep(weather.random.uniform(0.0, 4 * pause))
-            shortrun.wait(lambda kind=kind: weather.kill(kind), seconds, f"There was no {kind} to kill.")
+            within = 1.2 * STEPS * pause if kind == "worker" else 2 * pause
+            shortrun.wait(lambda kind=kind, within=within: weather.kill(kind, within), 60, f"There was no {kind} to kill.")
         everything = [store.get(id) for id in ids]
         shortrun.wait(lambda: all(job.status().state.is_over for job in everything), seconds, "Some jobs never ended.")
         time.sleep(1.0)  # whoever would finish a job twice has time to do so
@@ -131,7 +137,7 @@ def check(weather: Storm, kills: int, jobs: int) -> None:
         assert kinds.count("finished") == 1, f"{job.id} finished {kinds.count('finished')} times"
         assert not (job.folder / "overlap").exists(), f"Two workers ran {job.id} at the same time."
         table = job.result().table
-        assert [row["square"] for row in table] == [step * step for step in range(12)]
+        assert [row["square"] for row in table] == [step * step for step in range(STEPS)]
         assert {row["number"] for row in table} == {job.document["number"]}
         # Each attempt went on where the one before had left: no step was counted back.
         assert job.result().facts["attempt"] == job.status().attempts
