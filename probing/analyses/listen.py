@@ -1,7 +1,8 @@
 """One clip through one upstream: everything that the Listen page draws, in one pass.
 
-Let h_l(t) be state l at frame t and x_l(t) = h_l(t) - mean over t of h_l: cosines of raw states are all close to one,
-because a few dimensions are large at every frame (Ethayarajh 2019). Three maps over layers and frames:
+Let x_l(t) be state l at frame t with each dimension brought to mean 0 and variance 1 over the clip: in raw states a few
+dimensions are large at every frame and decide every cosine (Timkey and van Schijndel 2021). Three maps over layers and
+frames:
 
 - change: 1 - cos(x_l(t), x_l(t-1)), from 0 (as before) over 1 (unrelated) to 2 (opposite); no value at the first frame.
 - deviation: |x_l(t)| / sqrt(mean over t of |x_l|^2): how far a frame is from its layer's mean, 1 being usual.
@@ -32,7 +33,7 @@ from engine.run import Context, Figure, Result, RunSpec, Value
 
 MEASURES = ("change", "deviation", "agreement")
 MOST_COLUMNS = 400  # of a map, and points of a projection
-MOST_FRAMES = 160  # of a self-similarity matrix
+MOST_FRAMES = 200  # of a self-similarity matrix
 MOST_PEAKS = 1000  # columns of the waveform
 MELS = 80
 WINDOW, HOP = 400, 160  # of the spectrogram: 25 ms every 10 ms
@@ -79,12 +80,12 @@ class Listen(RunSpec):
         states = self._states(sound.wave, ctx)
         heard = time.perf_counter()
         ctx.progress(2, 3, "comparing frames")
-        centred = [state - state.mean(0) for state in states]
+        spread = [standardised(state) for state in states]
         group = math.ceil(len(states[0]) / MOST_FRAMES)
-        similarity = torch.stack([cosines(pooled(x, group)) for x in centred])
-        values, table = self._measures(centred, states, similarity, group, card.hop_seconds * 1000)
+        similarity = torch.stack([cosines(pooled(x, group)) for x in spread])
+        values, table = self._measures(spread, states, similarity, group, card.hop_seconds * 1000)
         step = math.ceil(len(states[0]) / MOST_COLUMNS)
-        points = [pooled(x, step) for x in centred]
+        points = [pooled(x, step) for x in spread]
         planes, shares = aligned(points)
         if self.projection == "umap":
             planes, shares = self._umap(points, planes, ctx), [math.nan] * len(planes)
@@ -128,12 +129,12 @@ class Listen(RunSpec):
         return states
 
     def _measures(
-        self, centred: list[Tensor], states: list[Tensor], similarity: Tensor, group: int, hop_ms: float
+        self, spread: list[Tensor], states: list[Tensor], similarity: Tensor, group: int, hop_ms: float
     ) -> tuple[dict[str, Tensor], list[dict[str, Value]]]:
         """Measure -> (layers, columns) with NaN where there is no value, and the facts of each layer."""
         frames = len(states[0])
-        change = torch.stack([changes(x) for x in centred])
-        deviation = torch.stack([deviations(x) for x in centred])
+        change = torch.stack([changes(x) for x in spread])
+        deviation = torch.stack([deviations(x) for x in spread])
         unknown = torch.full((1, similarity.shape[1]), torch.nan)
         agree = torch.cat([unknown, *(agreement(a, b)[None] for a, b in zip(similarity, similarity[1:], strict=False))])
         step = math.ceil(frames / MOST_COLUMNS)
@@ -151,7 +152,7 @@ class Listen(RunSpec):
                 "norm": float(state.norm(dim=1).mean()),
                 "change": float(change[layer, 1:].mean()),
                 "agreement": float(agree[layer].mean()) if layer else None,
-                "dimensions": participation(centred[layer]),
+                "dimensions": participation(state - state.mean(0)),
             }
             for layer, state in enumerate(states)
         ]
@@ -200,20 +201,28 @@ class Listen(RunSpec):
         ]
 
 
+def standardised(state: Tensor) -> Tensor:
+    """Each dimension with mean 0 and variance 1 over the frames; one that never changes is 0."""
+    centred = state - state.mean(0)
+    spread = centred.square().mean(0).sqrt()
+    constant = spread <= 1e-6 * state.abs().amax(0)
+    return torch.where(constant, 0.0, centred / spread.masked_fill(constant, 1.0))
+
+
 def changes(x: Tensor) -> Tensor:
-    """(frames,) 1 - cosine of each centred frame to the one before; NaN at the first."""
+    """(frames,) 1 - cosine of each frame to the one before; NaN at the first."""
     moved = 1 - functional.cosine_similarity(x[1:], x[:-1], dim=1, eps=1e-12)
     return torch.cat([torch.full((1,), torch.nan), moved])
 
 
 def deviations(x: Tensor) -> Tensor:
-    """(frames,) length of each centred frame over the root mean square of all."""
+    """(frames,) length of each frame over the root mean square of all."""
     length: Tensor = torch.linalg.vector_norm(x, dim=1)
     return length / length.square().mean().sqrt().clamp_min(1e-12)
 
 
 def cosines(x: Tensor) -> Tensor:
-    """(frames, frames) cosine of every pair of centred frames."""
+    """(frames, frames) cosine of every pair of frames."""
     directions: Tensor = functional.normalize(x, dim=1)
     return directions @ directions.T
 
@@ -269,12 +278,12 @@ def aligned(layers: list[Tensor]) -> tuple[list[Tensor], list[float]]:
 
 
 def eight_bit(values: dict[str, Tensor]) -> tuple[np.ndarray[Any, Any], list[tuple[float, float]]]:
-    """(measures, layers, columns) bytes: 0 = no value, 1 to 255 from a low to a high limit (the 99th percentile)."""
+    """(measures, layers, columns) bytes: 0 = no value, 1 to 255 from a low to a high limit (2nd and 98th percentile)."""
     maps, limits = [], []
     for name in MEASURES:
         known = values[name][~values[name].isnan()]
-        high = float(torch.quantile(known, 0.99)) if len(known) else 1.0
-        low = float(torch.quantile(known, 0.01)) if len(known) and name == "agreement" else 0.0
+        high = float(torch.quantile(known, 0.98)) if len(known) else 1.0
+        low = float(torch.quantile(known, 0.02)) if len(known) and name == "agreement" else 0.0
         high = high if high > low else low + 1.0
         steps = (values[name].sub(low).div(high - low).clamp(0, 1) * 254 + 1).round()
         maps.append(steps.nan_to_num(0.0).to(torch.uint8).numpy())

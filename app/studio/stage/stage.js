@@ -1,7 +1,7 @@
 // The stage: one sound and every layer of one upstream, held together by one playhead and one layer.
 // `props.value` is a scene (see scene() in pages/listen.py). Text of a scene is only ever written as text.
 
-const GUTTER = 46, EDGE = 8;
+const GUTTER = 46, EDGE = 8, NARROW = 28; // left and right of a view in pixels; left of the square
 const find = (selector) => element.querySelector(selector);
 const stage = find('.st-stage'), sound = find('audio'), slider = find('.st-layer input'), tip = find('.st-tip');
 const views = Object.fromEntries([...element.querySelectorAll('.st-view')].map((figure) => [figure.dataset.view, easel(figure)]));
@@ -53,7 +53,7 @@ function valueAt(row, column) {
 
 function tell(row, at) {
     const value = valueAt(row, columnAt(at)), shown = map();
-    const said = [scene.layers[row].short, seconds(at), value === null ? `no ${shown.title.toLowerCase()} here` : `${shown.title.toLowerCase()} ${value.toFixed(2)}`];
+    const said = [scene.layers[row].short, seconds(at), `${shown.title.toLowerCase()} ${value === null ? '–' : value.toFixed(2)}`];
     for (const tier of Object.keys(scene.tiers)) if (label(tier, at)) said.push(`${tier} ${label(tier, at)}`);
     return said.join('  ·  ');
 }
@@ -73,9 +73,9 @@ const painters = {
             const x = GUTTER + (i / columns) * across(view), top = middle - scene.peaks[columns + i] * scale;
             pen.fillRect(x, top, Math.max(1, across(view) / columns), Math.max(1, (scene.peaks[columns + i] - scene.peaks[i]) * scale));
         }
-        const loudest = 20 * Math.log10(most / 127);
-        write(pen, `${loudest > -0.1 ? '0' : loudest.toFixed(0)} dB`, GUTTER - 6, 9, look.faint, {align: 'right', size: 10});
-        view.say(`Waveform of ${scene.clip}, ${seconds(scene.seconds)}, loudest sample at ${loudest.toFixed(0)} decibels of full scale.`);
+        const loudest = scene.peaks.some(Boolean) ? `loudest at ${Math.round(20 * Math.log10(most / 127)) || 0} dB of full scale` : 'silence';
+        view.figure.querySelector('.st-key').textContent = loudest;
+        view.say(`Waveform of ${scene.clip}, ${seconds(scene.seconds)}, ${loudest}.`);
     },
     mel(view) {
         const {back: pen, height} = view, {rows, columns, cells, low} = scene.mel;
@@ -133,14 +133,14 @@ const painters = {
         const {back: pen} = view, side = sideOf(view), size = scene.cells * scene.cells;
         pen.imageSmoothingEnabled = false;
         // Time runs right and up, as in every other view.
-        pen.drawImage(bitmap(scene.alike.subarray(layer * size, (layer + 1) * size), scene.cells, scene.cells, look.difference), GUTTER, 0, side, side);
+        pen.drawImage(bitmap(scene.alike.subarray(layer * size, (layer + 1) * size), scene.cells, scene.cells, look.difference), NARROW, 0, side, side);
         for (const [at, text] of steps(scene.end, side / 60)) {
             const share = at / scene.end;
             if (share > 0.93) continue;
-            write(pen, text, GUTTER + share * side, side + 10, look.faint, {align: share ? 'center' : 'left', size: 10});
-            write(pen, text, GUTTER - 6, side - Math.max(5, share * side), look.faint, {align: 'right', size: 10});
+            write(pen, text, NARROW + share * side, side + 10, look.faint, {align: share ? 'center' : 'left', size: 10});
+            write(pen, text, NARROW - 6, side - Math.max(5, share * side), look.faint, {align: 'right', size: 10});
         }
-        write(pen, 's', GUTTER + side, side + 10, look.faint, {align: 'right', size: 10});
+        write(pen, 's', NARROW + side, side + 10, look.faint, {align: 'right', size: 10});
         legend(view.figure.querySelector('.st-key'), look.difference, '−1', '1', 'cosine');
         view.say(`Similarity of every frame to every other at ${scene.layers[layer].long}.`);
     },
@@ -169,15 +169,19 @@ const painters = {
     },
 };
 
-const sideOf = (view) => Math.max(40, Math.min(view.width - GUTTER - EDGE, view.height - 18));
+const sideOf = (view) => Math.max(40, Math.min(view.width - NARROW - EDGE, view.height - 18));
 
 function spots(view) {
     const plane = scene.planes[kept.layout] ?? scene.planes.pca, count = scene.columns, from = layer * count * 2;
     // One scale for all layers, so that a scrub shows change and not zoom.
-    plane.reach ??= Math.max(1, ...plane.map(Math.abs));
+    plane.reach ??= Float64Array.from(plane, Math.abs).sort()[Math.floor(plane.length * 0.985)] || 1;
     const scale = Math.min((view.width - 24) / 2, (view.height - 34) / 2) / plane.reach, middle = [view.width / 2, (view.height - 14) / 2 + 2];
     const wide = Math.min(1.6, (view.width - 24) / Math.max(1, view.height - 34));
-    return Array.from({length: count}, (_, i) => [middle[0] + plane[from + 2 * i] * scale * wide, middle[1] - plane[from + 2 * i + 1] * scale]);
+    const within = (value, most) => Math.min(most - 6, Math.max(6, value)); // the few that lie far off stand at the edge
+    return Array.from({length: count}, (_, i) => [
+        within(middle[0] + plane[from + 2 * i] * scale * wide, view.width),
+        within(middle[1] - plane[from + 2 * i + 1] * scale, view.height - 14),
+    ]);
 }
 
 function nameSpots(pen, points, kinds) {
@@ -228,14 +232,19 @@ const pointers = {
     },
     alike(view) {
         const {front: pen} = view, side = sideOf(view), at = Math.min(1, time / scene.end) * side;
-        needle(pen, GUTTER + at, 0, GUTTER + at, side, look);
-        needle(pen, GUTTER, side - at, GUTTER + side, side - at, look);
+        needle(pen, NARROW + at, 0, NARROW + at, side, look);
+        needle(pen, NARROW, side - at, NARROW + side, side - at, look);
     },
     plane(view) {
         const {front: pen} = view, points = spots(view), now = columnAt(time);
-        for (let i = Math.max(1, now - 12); i <= now; i++) {
-            pen.globalAlpha = (i - now + 13) / 13;
-            needle(pen, ...points[i - 1], ...points[i], look);
+        pen.strokeStyle = look.play;
+        pen.lineWidth = 1.5;
+        for (let i = Math.max(1, now - 5); i <= now; i++) {
+            pen.globalAlpha = (i - now + 6) / 7;
+            pen.beginPath();
+            pen.moveTo(...points[i - 1]);
+            pen.lineTo(...points[i]);
+            pen.stroke();
         }
         pen.globalAlpha = 1;
         const [x, y] = points[now];
@@ -316,7 +325,7 @@ const play = () => (sound.paused ? (sound.currentTime >= sound.duration - 0.01 &
 function under(name, view, x, y) {
     if (name === 'alike') {
         const side = sideOf(view), share = (value) => Math.min(0.9999, Math.max(0, value / side));
-        const [a, b] = [share(x - GUTTER), share(side - y)].map((part) => Math.floor(part * scene.cells));
+        const [a, b] = [share(x - NARROW), share(side - y)].map((part) => Math.floor(part * scene.cells));
         const names = [a, b].map((cell) => label('phone', cellTime(cell)) || '·'), spoken = scene.tiers.phone ? `  ·  ${names[0]} and ${names[1]}` : '';
         return {at: cellTime(a), text: `${seconds(cellTime(a))} and ${seconds(cellTime(b))}  ·  cosine ${similar(b, a).toFixed(2)}${spoken}`};
     }
@@ -367,6 +376,7 @@ for (const kind of ['play', 'pause', 'ended'])
     });
 
 function press(event) {
+    if (!element.isConnected) return document.removeEventListener('keydown', press);
     if (!scene || event.ctrlKey || event.metaKey || event.altKey || !stage.offsetParent || !find('.st-alert').hidden) return;
     const inside = stage.contains(event.target), typing = event.target.closest?.('input:not([type=range]),textarea,select,[contenteditable]');
     if (typing || !(inside || event.target === document.body)) return;
