@@ -1,0 +1,414 @@
+"""Checkpoints in the layout of transformers: `hf:ORGANISATION/NAME`, `hf:ORGANISATION/NAME@REVISION` or `hf:FOLDER`.
+
+Only the configuration, the preprocessor's settings and the weights are read; no code of a checkpoint ever runs. The
+weights go into our own network, strictly: every weight of the model must be there. Layers are numbered as transformers'
+`hidden_states`: state 0 goes into the first block, state i comes out of block i.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine import upstream
+from engine.errors import AuscultError, Refused, Unavailable
+from engine.nets.wav2vec2 import Shape, Wav2Vec2
+from engine.settings import settings
+from engine.upstream import Card, Family, Upstream
+
+PREFIX = "hf:"
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # in the order of preference
+
+# model_type in the configuration -> what the names of its weights begin with.
+TYPES = {
+    "wav2vec2": "wav2vec2.",
+    "hubert": "hubert.",
+    "wavlm": "wavlm.",
+    "data2vec-audio": "data2vec_audio.",
+    "unispeech": "unispeech.",
+    "unispeech-sat": "unispeech_sat.",
+}
+
+APACHE = "Apache-2.0"
+BASE, LARGE = (12, 768), (24, 1024)
+
+# Known ahead: name, (blocks, width), licence, what it is.
+KNOWN = [
+    ("facebook/wav2vec2-base", BASE, APACHE, "wav2vec 2.0 Base, trained on 960 h of English audiobooks."),
+    ("facebook/wav2vec2-base-960h", BASE, APACHE, "wav2vec 2.0 Base, then fine-tuned to transcribe the same 960 h."),
+    ("facebook/wav2vec2-large", LARGE, APACHE, "wav2vec 2.0 Large, trained on 960 h of English audiobooks."),
+    ("facebook/wav2vec2-large-960h", LARGE, APACHE, "wav2vec 2.0 Large, then fine-tuned to transcribe the same 960 h."),
+    ("facebook/wav2vec2-large-lv60", LARGE, APACHE, "wav2vec 2.0 Large, trained on 60,000 h of English audiobooks."),
+    ("facebook/wav2vec2-large-xlsr-53", LARGE, APACHE, "XLSR-53: wav2vec 2.0 Large, trained on 56,000 h of 53 languages."),
+    ("facebook/wav2vec2-xls-r-300m", LARGE, APACHE, "XLS-R 300M: wav2vec 2.0, trained on 436,000 h of 128 languages."),
+    ("facebook/wav2vec2-xls-r-1b", (48, 1280), APACHE, "XLS-R 1B: wav2vec 2.0, trained on 436,000 h of 128 languages."),
+    ("facebook/mms-300m", LARGE, "CC-BY-NC-4.0", "MMS 300M: wav2vec 2.0, trained on 500,000 h of over 1,400 languages."),
+    ("facebook/hubert-base-ls960", BASE, APACHE, "HuBERT Base, trained on 960 h of English audiobooks."),
+    ("facebook/hubert-large-ll60k", LARGE, APACHE, "HuBERT Large, trained on 60,000 h of English audiobooks."),
+    ("facebook/hubert-xlarge-ll60k", (48, 1280), APACHE, "HuBERT Extra Large, trained on 60,000 h of English audiobooks."),
+    (
+        "utter-project/mHuBERT-147",
+        BASE,
+        "CC-BY-NC-SA-4.0",
+        "mHuBERT-147: HuBERT Base, trained on 90,000 h of 147 languages.",
+    ),
+    ("ntu-spml/distilhubert", (2, 768), APACHE, "DistilHuBERT: two blocks distilled from HuBERT Base."),
+    ("microsoft/wavlm-base", BASE, "CC-BY-SA-3.0", "WavLM Base, trained on 960 h of English audiobooks."),
+    ("microsoft/wavlm-base-plus", BASE, "CC-BY-SA-3.0", "WavLM Base+, trained on 94,000 h of English."),
+    ("microsoft/wavlm-large", LARGE, "CC-BY-SA-3.0", "WavLM Large, trained on 94,000 h of English."),
+    (
+        "microsoft/unispeech-sat-base",
+        BASE,
+        "CC-BY-SA-3.0",
+        "UniSpeech-SAT Base: HuBERT made aware of speakers, 960 h of English.",
+    ),
+    ("facebook/data2vec-audio-base", BASE, APACHE, "data2vec Base for speech, trained on 960 h of English audiobooks."),
+    ("facebook/data2vec-audio-large", LARGE, APACHE, "data2vec Large for speech, trained on 960 h of English audiobooks."),
+]
+
+
+def known() -> Iterator[Card]:
+    """The cards of common checkpoints; asks only whether their files are here."""
+    for repository, (layers, dim), license, about in KNOWN:
+        yield Card(
+            name=PREFIX + repository,
+            family="huggingface",
+            layers=layers,
+            dims=(dim,) * (layers + 1),
+            hop=320,
+            shortest=400,
+            open=open_checkpoint,
+            source=f"https://huggingface.co/{repository}",
+            revision=_commit(repository),
+            license=license,
+            attention=True,
+            here=_is_here(_snapshot(repository)),
+            about=about,
+            fetch=fetch,
+        )
+
+
+def find(place: str) -> Card:
+    """The card of a folder or of a repository on the hub; of the latter the configuration may be fetched."""
+    path = Path(place).expanduser()
+    if place.startswith((".", "/", "~")) or path.exists():
+        return _folder_card(place, path.resolve())
+    repository, _, revision = place.partition("@")
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise Refused(f"'{place}' is neither a folder here nor a name like ORGANISATION/NAME on the hub.")
+    card = next((card for card in known() if card.name == PREFIX + repository), None)
+    folder = _snapshot(repository, revision)
+    if card is None:
+        if folder is None or not (folder / CONFIG).exists():
+            _download(repository, revision, [CONFIG, PREPROCESSOR])
+            folder = _snapshot(repository, revision)
+        assert folder is not None
+        shape = read_shape(folder)
+        card = _card(f"https://huggingface.co/{repository}", shape, f"Described by its {CONFIG}.")
+    commit = _commit(repository, revision) or revision
+    return replace(card, name=PREFIX + place, revision=commit, here=_is_here(folder), fetch=fetch)
+
+
+def _card(source: str, shape: Shape, about: str) -> Card:
+    return Card(
+        name="",
+        family="huggingface",
+        layers=shape.layers,
+        dims=(shape.dim,) * (shape.layers + 1),
+        hop=shape.hop,
+        shortest=shape.shortest,
+        open=open_checkpoint,
+        source=source,
+        attention=True,
+        about=about,
+    )
+
+
+def _folder_card(place: str, folder: Path) -> Card:
+    shape = read_shape(folder)
+    print_ = hashlib.sha256()
+    for file in [folder / CONFIG, folder / PREPROCESSOR, *_weight_files(folder)]:
+        if file.exists():
+            about = file.stat()
+            print_.update(f"{file.name} {about.st_size} {about.st_mtime_ns};".encode())
+    card = _card(str(folder), shape, "A checkpoint of your own.")
+    return replace(card, name=PREFIX + place, revision=print_.hexdigest()[:16])
+
+
+def open_checkpoint(card: Card) -> Upstream:
+    """Read the weights into the network; they are fetched first where they are not here."""
+    place = card.name.removeprefix(PREFIX)
+    folder = Path(place).expanduser()
+    if not (place.startswith((".", "/", "~")) or folder.exists()):
+        if not card.here:
+            fetch(card, lambda done, total: None)
+        repository, _, revision = place.partition("@")
+        found = _snapshot(repository, revision)
+        assert found is not None
+        folder = found
+    with torch.device("meta"):
+        network = Wav2Vec2(card, read_shape(folder))
+    prefix = TYPES[read_config(folder)["model_type"]]
+    weights = {name.removeprefix(prefix): tensor for name, tensor in read_weights(folder).items()}
+    # Heads, quantizers and mask vectors of a checkpoint are no part of its hidden states.
+    parts = ("feature_extractor.", "feature_projection.", "encoder.")
+    network.load_standard({name: tensor for name, tensor in weights.items() if name.startswith(parts)}, str(folder))
+    return network
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a checkpoint, refused where it asks for code of its own."""
+    if not folder.is_dir():
+        what = "a file; name the folder that holds it" if folder.exists() else "not there"
+        raise Refused(f"'{folder}' should be a folder with {CONFIG} and the weights, but it is {what}.")
+    if not (folder / CONFIG).exists():
+        there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:6]) or "nothing"
+        raise Refused(f"'{folder}' is no checkpoint of transformers: it has no {CONFIG}. It holds: {there}.")
+    config = _read_json(folder / CONFIG)
+    _refuse_code(config, folder / CONFIG)
+    kind = config.get("model_type")
+    if kind not in TYPES:
+        raise Refused(f"'{folder}' holds a model of type '{kind}'; the types that can be read are {', '.join(TYPES)}.")
+    return config
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Refused(f"'{file}' is not readable JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise Refused(f"'{file}' should hold settings by name, but it holds {type(values).__name__}.")
+    return values
+
+
+def _refuse_code(values: Any, file: Path) -> None:
+    inside = [values]
+    while inside:
+        value = inside.pop()
+        if isinstance(value, dict):
+            for name in ("auto_map", "trust_remote_code"):
+                if value.get(name):
+                    raise Refused(f"'{file}' asks for code of its own ('{name}'). Auscult never runs code of a checkpoint.")
+            inside += value.values()
+        elif isinstance(value, list):
+            inside += value
+
+
+def read_shape(folder: Path) -> Shape:
+    """The architecture that a configuration describes; what it leaves out has the defaults of transformers."""
+    config = read_config(folder)
+    kind = config["model_type"]
+    get = config.get
+    kernels = get("conv_kernel") or (10, 3, 3, 3, 3, 2, 2)
+    strides = get("conv_stride") or (5, 2, 2, 2, 2, 2, 2)
+    widths = get("conv_dim") or (512,) * 7
+    is_data2vec = kind == "data2vec-audio"
+    settings_file = folder / PREPROCESSOR
+    preprocessor = _read_json(settings_file) if settings_file.exists() else {"do_normalize": False}
+    _refuse_code(preprocessor, settings_file)
+    rate = preprocessor.get("sampling_rate", upstream.SAMPLE_RATE)
+    if rate != upstream.SAMPLE_RATE:
+        raise Refused(f"'{folder}' was trained at {rate} Hz; only models for {upstream.SAMPLE_RATE} Hz can be used.")
+    try:
+        return Shape(
+            dim=int(get("hidden_size", 768)),
+            layers=int(get("num_hidden_layers", 12)),
+            heads=int(get("num_attention_heads", 12)),
+            inner=int(get("intermediate_size", 3072)),
+            convolutions=tuple((int(w), int(k), int(s)) for w, k, s in zip(widths, kernels, strides, strict=True)),
+            conv_norm="layer" if is_data2vec or get("feat_extract_norm", "group") == "layer" else "group",
+            conv_bias=bool(get("conv_bias", False)),
+            projection_norm=bool(get("feat_proj_layer_norm", True)),
+            position_kernel=int(get("conv_pos_kernel_size", 19) if is_data2vec else get("num_conv_pos_embeddings", 128)),
+            position_groups=int(get("num_conv_pos_embedding_groups", 16)),
+            position_depth=int(get("num_conv_pos_embeddings", 5)) if is_data2vec else 1,
+            position_norm="layer" if is_data2vec else "batch" if get("conv_pos_batch_norm") else "",
+            norm_first=bool(get("do_stable_layer_norm", False)) and not is_data2vec,
+            buckets=int(get("num_buckets", 320)) if kind == "wavlm" else 0,
+            furthest=int(get("max_bucket_distance", 800)),
+            adapter=int(get("adapter_attn_dim") or 0) if get("do_stable_layer_norm") else 0,
+            activation=str(get("hidden_act", "gelu")),
+            conv_activation=str(get("feat_extract_activation", "gelu")),
+            epsilon=float(get("layer_norm_eps", 1e-5)),
+            normalise=1e-7 if preprocessor.get("do_normalize", True) else None,
+        )
+    except (TypeError, ValueError) as error:
+        raise Refused(f"'{folder / CONFIG}' does not describe a usable model: {error}") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, safetensors before anything else."""
+    for name in WEIGHTS:
+        file = folder / name
+        if file.exists() and name.endswith(".index.json"):
+            return [folder / part for part in _parts(file)]
+        if file.exists():
+            return [file]
+    return []
+
+
+def _parts(index: Path) -> list[str]:
+    names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    if not names or any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
+        raise Refused(f"'{index}' names files that are not safetensors beside it.")
+    return names
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint, by name. A pickled file is read with `weights_only`, or not at all."""
+    from safetensors.torch import load_file
+
+    files = _weight_files(folder)
+    if not files:
+        raise Refused(f"'{folder}' holds no weights; one of {', '.join(WEIGHTS)} is expected.")
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                weights.update(load_file(file))
+            else:
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
+                weights.update({str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)})
+        except Exception as error:  # each format has errors of its own
+            raise Refused(f"'{file}' cannot be read as weights: {_first_line(error)}") from error
+    return weights
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+# What is fetched lies as huggingface_hub keeps it: snapshots of a repository by commit, refs from a name to a commit.
+
+
+def _cache() -> Path:
+    return settings().downloads / "huggingface"
+
+
+def _commit(repository: str, revision: str = "") -> str:
+    home = _cache() / f"models--{repository.replace('/', '--')}"
+    if (home / "snapshots" / (revision or "-")).is_dir():
+        return revision
+    try:
+        return (home / "refs" / (revision or "main")).read_text("utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _snapshot(repository: str, revision: str = "") -> Path | None:
+    commit = _commit(repository, revision)
+    folder = _cache() / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
+    return folder if commit and folder.is_dir() else None
+
+
+def _is_here(folder: Path | None) -> bool:
+    if folder is None or not (folder / CONFIG).exists():
+        return False
+    files = _weight_files(folder)
+    return bool(files) and all(file.exists() for file in files)
+
+
+def fetch(card: Card, progress: Callable[[float, float], None]) -> None:
+    """Bring a checkpoint of the hub into the workspace; what is there already is not fetched again."""
+    repository, _, revision = card.name.removeprefix(PREFIX).partition("@")
+    names = _offered(repository, revision)
+    weights = next((name for name in WEIGHTS if name in names), None)
+    if CONFIG not in names or weights is None:
+        raise Refused(f"{repository} on the hub has no {CONFIG} with {' or '.join(WEIGHTS)}.")
+    wanted = [name for name in (CONFIG, PREPROCESSOR, weights) if name in names]
+    if weights.endswith(".index.json"):
+        _download(repository, revision, [weights])
+        folder = _snapshot(repository, revision)
+        assert folder is not None
+        wanted += _parts(folder / weights)
+    _download(repository, revision, wanted, progress, sum(names[name] for name in wanted))
+
+
+def _offered(repository: str, revision: str) -> dict[str, int]:
+    """Name -> bytes of the files of a repository."""
+    from huggingface_hub import HfApi
+
+    with _sentences(repository):
+        info = HfApi(endpoint=_endpoint()).model_info(repository, revision=revision or None, files_metadata=True, timeout=10)
+    return {file.rfilename: file.size or 0 for file in info.siblings or []}
+
+
+def _download(
+    repository: str,
+    revision: str,
+    names: list[str],
+    progress: Callable[[float, float], None] = lambda done, total: None,
+    total: float = 0,
+) -> None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    done = 0.0
+
+    class Told(tqdm):  # type: ignore[misc]
+        """Tells bytes to the caller and draws nothing."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            nonlocal done
+            done += n or 0
+            progress(done, max(total, done))
+            return None
+
+    with _sentences(repository):
+        for name in names:
+            try:
+                hf_hub_download(
+                    repository, name, revision=revision or None, cache_dir=_cache(), endpoint=_endpoint(), tqdm_class=Told
+                )
+            except EntryNotFoundError:
+                if name != PREPROCESSOR:
+                    raise
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT")
+
+
+class _sentences:
+    """Turns the errors of the hub's client into sentences; asks the network only where that is allowed."""
+
+    def __init__(self, repository: str) -> None:
+        self.repository = repository
+
+    def __enter__(self) -> None:
+        if settings().offline:
+            raise Unavailable(
+                f"{self.repository} is not on this machine, and the network is switched off. {self._offline()}"
+            )
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from huggingface_hub import errors
+
+        if error is None or isinstance(error, AuscultError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, errors.GatedRepoError):
+            raise Unavailable(f"{self.repository} asks you to accept its terms on the hub and to log in first.") from error
+        if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
+            raise Refused(f"The hub has no {self.repository} under this name and revision that is open to you.") from error
+        raise Unavailable(f"{self.repository} could not be fetched ({_first_line(error)}). {self._offline()}") from error
+
+    @staticmethod
+    def _offline() -> str:
+        here = [card.name for card in upstream.cards() if card.here]
+        return f"Usable without the network: {', '.join(here)}."
+
+
+FAMILY = Family(cards=known, prefix="hf", find=find)

@@ -1,0 +1,232 @@
+"""The speech models that torchaudio offers as bundles: `torchaudio:HUBERT_BASE` and its kin.
+
+The table below says what torchaudio's own code says of each (a test compares them), so that no import of it is needed.
+The weights go into our own network, strictly. Where torchaudio's `extract_features` begins with the output of the first
+block, state 0 here is the input of it. A bundle that normalises the waveform does so for each clip by itself.
+"""
+
+import os
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine import upstream
+from engine.errors import Refused, Unavailable
+from engine.nets.wav2vec2 import Shape, Wav2Vec2
+from engine.settings import settings
+from engine.upstream import Card, Family, Upstream
+
+PREFIX = "torchaudio:"
+SERVER = "https://download.pytorch.org/torchaudio/models/"
+CONVOLUTIONS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+
+BASE = Shape(768, 12, 12, 3072, CONVOLUTIONS)
+LARGE = Shape(1024, 24, 16, 4096, CONVOLUTIONS)  # like Base, only larger
+
+
+def _stable(dim: int, layers: int, *, bias: bool, buckets: int = 0) -> Shape:
+    """The large architectures whose blocks normalise first."""
+    return Shape(
+        dim,
+        layers,
+        16,
+        4 * dim,
+        CONVOLUTIONS,
+        conv_norm="layer",
+        conv_bias=bias,
+        norm_first=True,
+        buckets=buckets,
+        normalise=1e-5,
+    )
+
+
+WAVLM = Shape(768, 12, 12, 3072, CONVOLUTIONS, buckets=320)
+HUBERT_LARGE, HUBERT_XLARGE = _stable(1024, 24, bias=False), _stable(1280, 48, bias=False)
+LV60K = _stable(1024, 24, bias=True)
+
+MIT, NON_COMMERCIAL = "MIT", "CC-BY-NC-4.0"
+FINE_TUNED = "fine-tuned to transcribe"
+
+# Name, file, architecture, licence, what it is.
+BUNDLES = [
+    ("WAV2VEC2_BASE", "wav2vec2_fairseq_base_ls960.pth", BASE, MIT, "wav2vec 2.0 Base, 960 h of English audiobooks."),
+    ("WAV2VEC2_LARGE", "wav2vec2_fairseq_large_ls960.pth", LARGE, MIT, "wav2vec 2.0 Large, 960 h of English audiobooks."),
+    (
+        "WAV2VEC2_LARGE_LV60K",
+        "wav2vec2_fairseq_large_lv60k.pth",
+        LV60K,
+        MIT,
+        "wav2vec 2.0 Large, 60,000 h of English audiobooks.",
+    ),
+    ("WAV2VEC2_XLSR53", "wav2vec2_fairseq_large_xlsr53.pth", LV60K, MIT, "XLSR-53: wav2vec 2.0 Large, 53 languages."),
+    ("WAV2VEC2_XLSR_300M", "wav2vec2_xlsr_300m.pth", LV60K, MIT, "XLS-R with 300 M weights, 128 languages."),
+    (
+        "WAV2VEC2_XLSR_1B",
+        "wav2vec2_xlsr_1b.pth",
+        _stable(1280, 48, bias=True),
+        MIT,
+        "XLS-R with 1 B weights, 128 languages.",
+    ),
+    (
+        "WAV2VEC2_XLSR_2B",
+        "wav2vec2_xlsr_2b.pth",
+        _stable(1920, 48, bias=True),
+        MIT,
+        "XLS-R with 2 B weights, 128 languages.",
+    ),
+    ("HUBERT_BASE", "hubert_fairseq_base_ls960.pth", BASE, MIT, "HuBERT Base, 960 h of English audiobooks."),
+    ("HUBERT_LARGE", "hubert_fairseq_large_ll60k.pth", HUBERT_LARGE, MIT, "HuBERT Large, 60,000 h of English audiobooks."),
+    (
+        "HUBERT_XLARGE",
+        "hubert_fairseq_xlarge_ll60k.pth",
+        HUBERT_XLARGE,
+        MIT,
+        "HuBERT Extra Large, 60,000 h of English audiobooks.",
+    ),
+    ("WAVLM_BASE", "wavlm_base.pth", WAVLM, MIT, "WavLM Base, 960 h of English audiobooks."),
+    ("WAVLM_BASE_PLUS", "wavlm_base_plus.pth", WAVLM, MIT, "WavLM Base+, 94,000 h of English."),
+    ("WAVLM_LARGE", "wavlm_large.pth", _stable(1024, 24, bias=False, buckets=320), MIT, "WavLM Large, 94,000 h of English."),
+    *(
+        (
+            f"WAV2VEC2_ASR_{size}_{amount.upper()}",
+            f"wav2vec2_fairseq_{size.lower()}_ls960_asr_{part}.pth",
+            shape,
+            MIT,
+            f"wav2vec 2.0 {size.capitalize()}, {FINE_TUNED} {hours} of English audiobooks.",
+        )
+        for size, shape in (("BASE", BASE), ("LARGE", LARGE))
+        for amount, part, hours in (("10M", "ll10m", "10 minutes"), ("100H", "ls100", "100 h"), ("960H", "ls960", "960 h"))
+    ),
+    *(
+        (
+            f"WAV2VEC2_ASR_LARGE_LV60K_{amount}",
+            f"wav2vec2_fairseq_large_lv60k_asr_{part}.pth",
+            LV60K,
+            MIT,
+            f"wav2vec 2.0 Large of 60,000 h, {FINE_TUNED} {hours} of English audiobooks.",
+        )
+        for amount, part, hours in (("10M", "ll10m", "10 minutes"), ("100H", "ls100", "100 h"), ("960H", "ls960", "960 h"))
+    ),
+    (
+        "HUBERT_ASR_LARGE",
+        "hubert_fairseq_large_ll60k_asr_ls960.pth",
+        HUBERT_LARGE,
+        MIT,
+        f"HuBERT Large, {FINE_TUNED} 960 h.",
+    ),
+    (
+        "HUBERT_ASR_XLARGE",
+        "hubert_fairseq_xlarge_ll60k_asr_ls960.pth",
+        HUBERT_XLARGE,
+        MIT,
+        f"HuBERT XL, {FINE_TUNED} 960 h.",
+    ),
+    *(
+        (
+            f"VOXPOPULI_ASR_BASE_10K_{language.upper()}",
+            f"wav2vec2_voxpopuli_base_10k_asr_{language}.pt",
+            BASE,
+            NON_COMMERCIAL,
+            f"wav2vec 2.0 Base of 10,000 h in 23 languages, {FINE_TUNED} {name}.",
+        )
+        for language, name in (("de", "German"), ("en", "English"), ("es", "Spanish"), ("fr", "French"), ("it", "Italian"))
+    ),
+    (
+        "MMS_FA",
+        "https://dl.fbaipublicfiles.com/mms/torchaudio/ctc_alignment_mling_uroman/model.pt",
+        LV60K,
+        NON_COMMERCIAL,
+        "MMS: wav2vec 2.0 Large, fine-tuned to align text in over 1,100 languages.",
+    ),
+]
+SHAPES = {name: shape for name, _, shape, _, _ in BUNDLES}
+
+
+def known() -> Iterator[Card]:
+    """A card for each bundle; asks only whether its file is here."""
+    for name, address, shape, license, about in BUNDLES:
+        yield Card(
+            name=PREFIX + name,
+            family="torchaudio",
+            layers=shape.layers,
+            dims=(shape.dim,) * (shape.layers + 1),
+            hop=shape.hop,
+            shortest=shape.shortest,
+            open=open_bundle,
+            source=address if "://" in address else SERVER + address,
+            revision=Path(address).stem if "://" not in address else "1",
+            license=license,
+            attention=True,
+            here=_file(name).exists(),
+            about=about,
+            fetch=fetch,
+        )
+
+
+def _file(name: str) -> Path:
+    return settings().downloads / "torchaudio" / f"{name}.pth"
+
+
+def open_bundle(card: Card) -> Upstream:
+    """Read the weights into the network; they are fetched first where they are not here."""
+    name = card.name.removeprefix(PREFIX)
+    if not _file(name).exists():
+        fetch(card, lambda done, total: None)
+    with torch.device("meta"):
+        network = Wav2Vec2(card, SHAPES[name])
+    try:
+        state = torch.load(_file(name), map_location="cpu", weights_only=True)
+        weights = {str(key): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
+    except Exception as error:  # torch has many
+        raise Refused(f"'{_file(name)}' cannot be read as weights; delete it to have it fetched again.") from error
+    # A bundle that transcribes has a last layer for that, and its training had a mask vector.
+    parts = ("feature_extractor.", "encoder.")
+    network.load_standard({key: tensor for key, tensor in weights.items() if key.startswith(parts)}, str(_file(name)))
+    return network
+
+
+def fetch(card: Card, progress: Callable[[float, float], None]) -> None:
+    """Bring the weights of a bundle into the workspace; a broken-off download goes on where it ended."""
+    if settings().offline:
+        raise Unavailable(f"{card.name} is not on this machine, and the network is switched off. {_here()}")
+    file = _file(card.name.removeprefix(PREFIX))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    begun = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(card.source, headers={"Range": f"bytes={begun}-"} if begun else {})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            goes_on = answer.status == 206
+            done = begun if goes_on else 0
+            total = done + int(answer.headers.get("Content-Length") or 0)
+            with part.open("ab" if goes_on else "wb") as handle:
+                while block := answer.read(2**20):
+                    handle.write(block)
+                    done += len(block)
+                    progress(done, max(total, done))
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # there is nothing after what is here, so what is here is not a part of that file
+            part.unlink()
+        raise Unavailable(f"{card.name} could not be fetched: {card.source} answered {error.code}. {_here()}") from error
+    except OSError as error:
+        raise Unavailable(f"{card.name} could not be fetched from {card.source} ({error}). {_here()}") from error
+    if done < total:
+        raise Unavailable(
+            f"The download of {card.name} broke off at {done:,} of {total:,} bytes. Try again: it goes on from there."
+        )
+    if not zipfile.is_zipfile(part) or zipfile.ZipFile(part).testzip():
+        part.unlink()
+        raise Unavailable(f"What {card.source} sent for {card.name} is damaged, so it was thrown away. Try again.")
+    os.replace(part, file)
+
+
+def _here() -> str:
+    return f"Usable without the network: {', '.join(card.name for card in upstream.cards() if card.here)}."
+
+
+FAMILY = Family(cards=known)

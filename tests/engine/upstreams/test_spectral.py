@@ -1,0 +1,47 @@
+"""Spectral features against Kaldi's as torchaudio computes them, with the baselines' deltas and normalisation on top."""
+
+import pytest
+import torch
+import torchaudio
+from torchaudio.compliance import kaldi
+
+from engine import upstream
+
+LENGTHS = (400, 401, 559, 560, 5_000, 33_333)
+
+
+def reference(name: str, wave: torch.Tensor) -> torch.Tensor:
+    if name == "fbank":
+        feature = with_deltas(kaldi.fbank(wave[None], num_mel_bins=80))
+    elif name == "mfcc":
+        feature = with_deltas(kaldi.mfcc(wave[None]))
+    elif name == "spectrogram":
+        feature = kaldi.spectrogram(wave[None])
+    else:
+        mel = torchaudio.transforms.MelSpectrogram(16_000, n_fft=400, hop_length=160, n_mels=80, f_min=0, f_max=8_000)
+        feature = (mel(wave) + 1e-10).log().T
+    deviation = feature.std(dim=0) if len(feature) > 1 else torch.ones(feature.shape[1])
+    return (feature - feature.mean(dim=0)) / (1e-10 + deviation)
+
+
+def with_deltas(feature: torch.Tensor) -> torch.Tensor:
+    slope = torchaudio.transforms.ComputeDeltas(win_length=5)
+    first = slope(feature.T)
+    return torch.cat([feature, first.T, slope(first).T], dim=1)
+
+
+@pytest.mark.parametrize("name", ["fbank", "mfcc", "spectrogram", "mel"])
+def test_features_are_those_of_the_reference(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    waves = [0.1 * torch.randn(length, generator=generator) for length in LENGTHS]
+    hidden = upstream.load(name).encode(waves)
+    for clip, wave in enumerate(waves):
+        torch.testing.assert_close(hidden.clip(clip)[0], reference(name, wave), atol=1e-4, rtol=1e-4)
+
+
+def test_a_tone_lights_up_its_band() -> None:
+    time = torch.arange(16_000) / 16_000
+    noise = 1e-3 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    half = torch.where(time < 0.5, torch.sin(2 * torch.pi * 1_000 * time), torch.zeros(()))
+    feature = upstream.load("spectrogram").encode([half + noise]).clip(0)[0]
+    assert int((feature[:45].mean(dim=0) - feature[55:].mean(dim=0)).argmax()) in (31, 32, 33)  # 1,000 Hz of 31.25 Hz bins
