@@ -192,8 +192,11 @@ def _quiet() -> None:
 def _board(port: int) -> "streamlit.App":
     """Board as an application, with options that no configuration file of the user's can undo."""
     import streamlit
+    from streamlit import config
     from streamlit.web.bootstrap import load_config_options
 
+    script = HOUSE / "app" / "board" / "main.py"
+    config._main_script_path = str(script)  # Board's look lies beside it, in .streamlit/config.toml
     load_config_options(
         {
             "browser_gatherUsageStats": False,
@@ -216,7 +219,7 @@ def _board(port: int) -> "streamlit.App":
             logger = logging.getLogger(known)
             logger.handlers.clear()
             logger.propagate = True
-    return streamlit.App(HOUSE / "app" / "board" / "main.py")
+    return streamlit.App(script)
 
 
 def _prepare() -> None:
