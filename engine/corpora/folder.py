@@ -1,4 +1,4 @@
-"""A folder of sounds: "folder:/path". Each of its sub-folders is a class (the label `class`); without any, it is plain sound.
+"""A folder of sounds: "folder:/path". Each of its sub-folders is a class (the label `class`); without any it is plain sound.
 
 Folders called train, valid, test (or dev, validation, eval ...) at the top are splits, and the classes lie within them. Else
 a tenth of each class is held out for test and a tenth for valid. A .TextGrid, .rttm, .phn or .wrd beside a sound and of
