@@ -81,10 +81,9 @@ def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: Pairs 
     finally:
         over.set()
         watcher.join()
-    if code == worker.INTERRUPTED:
-        job.cancel()
+    if code == worker.CANCELLED:
         complain(f"Stopped. 'python launch.py jobs {job.id} --resume' goes on with it.")
-        raise typer.Exit(130)
+        raise typer.Exit(code)
     if code != worker.FINISHED:
         complain(f"{job.status().reason} The log is {job.log_file}.")
         raise typer.Exit(code)

@@ -118,7 +118,7 @@ def show_progress(folder: Path, wait: Callable[[float], bool]) -> None:
     job = Job(folder)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar, stage, told = progress.add_task("starting", total=None), "", 0
         while True:
             is_over = wait(0.2)
