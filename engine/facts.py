@@ -75,11 +75,14 @@ def versions() -> dict[str, str]:
 
 
 def _machine(ctx: Context) -> dict[str, Any]:
+    facts: dict[str, Any] = {"device": "cpu"}
     torch = sys.modules.get("torch")
-    if torch is None or "device" not in vars(ctx):
-        return {"device": "cpu"}
-    facts: dict[str, Any] = {"device": str(ctx.device), "threads": torch.get_num_threads()}
-    if ctx.device.type == "cuda":
+    if torch is None:
+        return facts
+    facts["threads"] = torch.get_num_threads()
+    if "device" in vars(ctx):  # a run that never asked has computed on the CPU
+        facts["device"] = str(ctx.device)
+    if facts["device"].startswith("cuda"):
         facts["gpu"] = torch.cuda.get_device_name(ctx.device)
         facts["gpu_peak_megabytes"] = round(torch.cuda.max_memory_allocated(ctx.device) / 2**20, 1)
     return facts
@@ -93,6 +96,9 @@ def _cpu_seconds() -> float:
 
 def _forget_peak() -> None:
     # The warm process runs many specs; Linux lets a process begin its memory peak anew.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

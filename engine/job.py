@@ -258,7 +258,7 @@ class JobStore:
     """The jobs of a workspace."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or settings().jobs
+        self.root = (root or settings().jobs).absolute()
 
     def submit(
         self,

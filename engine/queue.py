@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import AuscultError, Refused, explain
+from engine.errors import Refused, explain
 from engine.job import EXECUTORS, INLINE, Executor, Job, JobStore, State, Status, hold, is_held
 from engine.settings import HOUSE
 from engine.slots import Slots
@@ -24,6 +24,7 @@ log = logging.getLogger("auscult.queue")
 
 _TICK_SECONDS = 0.2
 _GRACE_SECONDS = 10.0  # from being asked to stop to being killed
+_DEATH_SECONDS = 3.0  # from being killed to being gone
 _EXIT_SECONDS = 30.0  # a worker whose job is over may still tidy up so long
 _SILENT_SECONDS = 60.0
 _LOST_LIMIT = 3  # a job that has lost more workers than this is taken for what kills them
@@ -109,6 +110,7 @@ class _Queue:
         self.asked: dict[str, float] = {}  # job -> when its worker was asked to stop
         self.ended: dict[str, float] = {}  # job -> when it was first seen over with a living worker
         self.silent: set[str] = set()
+        self.trouble: dict[str, str] = {}  # job -> what was last said about it
         self.looked = 0.0
 
     def tick(self) -> bool:
@@ -123,15 +125,14 @@ class _Queue:
     def interrupt(self) -> None:
         """Ask all workers to save and stop; the next queue goes on with them."""
         running = [job for job in self.open.values() if self._executor(job) and self._alive(job)]
+        for force, seconds in ((False, _GRACE_SECONDS), (True, _DEATH_SECONDS)):
+            for job in running:
+                self._executor_of(job).stop(job, force=force)
+            until = time.monotonic() + seconds
+            while time.monotonic() < until and [job for job in running if self._alive(job)]:
+                time.sleep(0.05)
         for job in running:
-            self._executor_of(job).stop(job, force=False)
-        until = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < until and any(self._alive(job) for job in running):
-            time.sleep(0.05)
-        for job in running:
-            executor = self._executor_of(job)
-            executor.stop(job, force=True)
-            with job.hold(2.0) as held:
+            with job.hold() as held:
                 if held and not job.conclude() and job.status().state is State.RUNNING:
                     kind = "cancelled" if job.cancel_file.exists() else "interrupted"
                     job.events.append(kind, reason="The queue was stopped and the run did not stop by itself.")
@@ -161,8 +162,7 @@ class _Queue:
         if status.state.is_over:
             self._close(job, status)
         elif status.executor == INLINE:
-            if status.state is State.RUNNING and not job.held:
-                self._settle(job, "The terminal or program that ran it ended.", limit=-1)
+            self._look_inline(job, status)
         elif not self._executor(job):
             with job.hold() as held:
                 if held:
@@ -180,6 +180,15 @@ class _Queue:
         elif status.state is State.RUNNING:
             self._listen(job, status)
 
+    def _look_inline(self, job: Job, status: Status) -> None:
+        # Its submitter works on it. A child waits as long as its parent works.
+        if job.held or (status.parent and Job(self.store.root / status.parent).held):
+            return
+        if status.state is State.RUNNING:
+            self._settle(job, "The terminal or program that ran it ended.", limit=-1)
+        elif time.time() - status.submitted > _SILENT_SECONDS:
+            self._settle(job, "The terminal or program that was to run it never began.", limit=-1)
+
     def _close(self, job: Job, status: Status) -> None:
         # The job is over; its worker may need a moment to leave, and holds its slot until then.
         if status.executor != INLINE and self._executor(job) and self._alive(job):
@@ -191,9 +200,9 @@ class _Queue:
             if held:
                 job.conclude()
                 sweep(job.folder, seconds=0.0)
-        self._let_go(job)
         del self.open[job.id]
         self.over[job.id] = None if status.state is State.FINISHED else job
+        self._let_go(job)
 
     def _settle(self, job: Job, reason: str, limit: int = _LOST_LIMIT) -> None:
         """Write what became of a job whose worker is gone. Nothing is written while anyone holds its lock."""
@@ -268,17 +277,18 @@ class _Queue:
         log.info("%s starts", job.id)
         try:
             self._executor_of(job).start(job, command)
-        except (AuscultError, OSError) as error:
+        except Exception as error:
             self._settle(job, explain(error))
             self._let_go(job)
 
     def _let_go(self, job: Job) -> None:
-        if job.id in self.started or job.status().attempts:
-            self._executor_of(job).stop(job, force=True)  # whatever its worker left running
-        for memory in (self.started, self.asked, self.ended):
+        """Forget a worker that is gone, and end whatever it left running."""
+        began = job.id in self.started or job.status().attempts > 0
+        for memory in (self.started, self.asked, self.ended, self.slots.given):
             memory.pop(job.id, None)
         self.silent.discard(job.id)
-        self.slots.given.pop(job.id, None)
+        if began and self._executor(job):
+            self._executor_of(job).stop(job, force=True)
 
     def _executor(self, job: Job) -> bool:
         name = job.status().executor
@@ -301,8 +311,10 @@ class _Queue:
                 raise
             self.open.pop(job.id, None)  # its folder was deleted
             self.started.pop(job.id, None)
-        except (OSError, ValueError, AuscultError):
-            log.exception("%s could not be looked after", job.id)
+        except Exception as error:  # a full disk, or an executor of the user's own that breaks
+            if self.trouble.get(job.id) != repr(error):
+                self.trouble[job.id] = repr(error)
+                log.exception("%s cannot be looked after; trying on", job.id)
 
 
 def _is_settled(job: Job) -> bool:

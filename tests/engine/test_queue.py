@@ -56,9 +56,11 @@ def serve() -> Iterator[Serve]:
         end()
 
 
-def submit(id: str = "", *, priority: int = 0, slots: int = 1, executor: str = "process", **settings: Any) -> Job:
+def submit(
+    id: str = "", *, priority: int = 0, slots: int = 1, executor: str = "process", parent: str = "", **settings: Any
+) -> Job:
     document = {"run": "short", "pause": 0.0, "steps": 2, **settings}
-    return JobStore().submit(document, id=id, priority=priority, slots=slots, executor=executor)
+    return JobStore().submit(document, id=id, priority=priority, slots=slots, executor=executor, parent=parent)
 
 
 def queue_process() -> "subprocess.Popen[bytes]":
@@ -252,6 +254,49 @@ def test_a_job_that_runs_in_a_terminal_is_left_alone_until_that_ends(serve: Serv
     assert working.status().state is State.FAILED and "terminal" in working.status().reason
     working.resume()
     shortrun.wait(lambda: working.status().state is State.FINISHED)
+
+
+def test_what_no_terminal_began_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_SILENT_SECONDS", 0.3)
+    parent, child, alone = (submit(id, executor=INLINE, parent=of) for id, of in [("a", ""), ("a.00", "a"), ("b", "")])
+    with parent.hold():
+        serve()
+        over(alone)
+        assert alone.status().state is State.FAILED and "never began" in alone.status().reason
+        assert child.status().state is State.QUEUED
+    over(child)
+
+
+def test_an_executor_that_breaks_stops_nobody_else(serve: Serve, workspace: Path) -> None:
+    file = workspace / "extensions" / "executors" / "broken.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(BROKEN)
+    broken, healthy = submit("a", executor="broken"), submit("b")
+    serve()
+    over(healthy)
+    assert healthy.status().state is State.FINISHED
+    over(broken)
+    assert "KeyError" in broken.status().reason
+
+
+BROKEN = """
+from engine.job import Executor
+
+
+class Broken(Executor):
+    @classmethod
+    def affinity(cls):
+        return 0
+
+    def start(self, job, command):
+        raise KeyError("start")
+
+    def stop(self, job, *, force):
+        raise KeyError("stop")
+
+    def alive(self, job):
+        return False
+"""
 
 
 def test_a_result_without_its_record_is_recorded(serve: Serve) -> None:
