@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from engine.errors import Unknown
+from engine.errors import AuscultError, Unknown
 from engine.registry import Registry
 
 
@@ -81,3 +81,12 @@ def find(name: str) -> Corpus:
     if kind not in classes:
         raise Unknown("corpus", name, [*known(), *(f"{kind}:..." for kind in classes)])
     return classes[kind](place)
+
+
+def missing(name: str) -> list[str]:
+    """Why this name cannot be used, as a sentence; nothing when it can."""
+    try:
+        find(name)
+    except AuscultError as error:
+        return [str(error)]
+    return []

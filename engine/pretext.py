@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine import audio, corpus
 from engine.corpus import Utterance
-from engine.errors import AuscultError, Refused
+from engine.errors import Refused
 from engine.nets.encoder import Encoder
 from engine.registry import Registry
 from engine.run import Context, Figure, Result, RunSpec, write_text
@@ -75,11 +75,7 @@ class Pretext(RunSpec):
         """What the network is trained on."""
 
     def needs(self) -> list[str]:
-        try:
-            corpus.find(self.corpus)
-        except AuscultError as error:
-            return [str(error)]
-        return []
+        return corpus.missing(self.corpus)
 
     def run(self, ctx: Context) -> Result:
         """Train, then leave the upstream in artifacts/upstream."""

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine import audio, corpus, extract, upstream
 from engine.corpus import Utterance
-from engine.errors import AuscultError, Refused
+from engine.errors import Refused
 from engine.run import Context, Figure, Result, RunSpec, Value
 from engine.train import Order, Plan, Precision, curve, fit, seed_all
 from engine.upstream import Card, Upstream
@@ -72,19 +72,13 @@ class Task(RunSpec):
         """The scores of a split; one is called what `primary` says."""
 
     def needs(self) -> list[str]:
-        reasons = []
-        try:
+        reasons = [*upstream.missing(self.upstream), *corpus.missing(self.corpus)]
+        if not reasons:
             card = upstream.find(self.upstream)
-            if self.layer > card.layers:
+            if self.mode == "one layer" and self.layer > card.layers:
                 reasons.append(f"{card.name} has the layers 0 to {card.layers}; there is no layer {self.layer}.")
             if self.mode != "one layer" and len(set(card.dims)) > 1:
                 reasons.append(f"The layers of {card.name} differ in width, so they cannot be summed; choose one layer.")
-        except AuscultError as error:
-            reasons.append(str(error))
-        try:
-            corpus.find(self.corpus)
-        except AuscultError as error:
-            reasons.append(str(error))
         return reasons
 
     def run(self, ctx: Context) -> Result:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from engine.errors import Refused, Unknown
+from engine.errors import AuscultError, Refused, Unknown
 from engine.registry import Registry
 
 SAMPLE_RATE = 16_000
@@ -127,6 +127,19 @@ def find(name: str) -> Card:
         assert search is not None
         return replace(search(rest), name=name)
     raise Unknown("upstream", name, [*known, *(f"{prefix}:..." for prefix in families)])
+
+
+def missing(*names: str) -> list[str]:
+    """Why these names cannot be used, one sentence for each that cannot."""
+    return [reason for reason in map(_reason, dict.fromkeys(names)) if reason]
+
+
+def _reason(name: str) -> str:
+    try:
+        find(name)
+    except AuscultError as error:
+        return str(error)
+    return ""
 
 
 _warm: OrderedDict[tuple[str, str, str], Upstream] = OrderedDict()

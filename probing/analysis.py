@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from engine import corpus, extract, upstream
-from engine.errors import AuscultError, Refused
+from engine.errors import Refused
 from engine.rows import Rows, Unit
 from engine.run import Context, Figure, Result, RunSpec, Value
 
@@ -47,18 +47,13 @@ class Analysis(RunSpec):
 
     def needs(self) -> list[str]:
         """Why this cannot run, as far as it can be known without reading sound or weights."""
-        reasons = []
-        try:
-            card = upstream.find(self.upstream)
-            beyond = [layer for layer in self.layers if not 0 <= layer <= card.layers]
-            if beyond:
-                reasons.append(f"{card.name} has the layers 0 to {card.layers}; there is no layer {beyond[0]}.")
-        except AuscultError as error:
-            reasons.append(str(error))
-        try:
-            corpus.find(self.corpus)
-        except AuscultError as error:
-            reasons.append(str(error))
+        reasons = [*upstream.missing(self.upstream), *corpus.missing(self.corpus)]
+        if not reasons:
+            last = upstream.find(self.upstream).layers
+            reasons += [
+                f"{self.upstream} has the layers 0 to {last}; there is no layer {i}." for i in self.layers if i > last
+            ]
+            reasons += [f"There is no layer {i}; layers count from 0." for i in self.layers if i < 0]
         if self.needs_label and not self.label:
             reasons.append("Choose the label that is looked for.")
         return reasons
@@ -140,13 +135,7 @@ class Compared(Analysis):
     )
 
     def needs(self) -> list[str]:
-        reasons = super().needs()
-        for name in self.baselines:
-            try:
-                upstream.find(name)
-            except AuscultError as error:
-                reasons.append(str(error))
-        return reasons
+        return super().needs() + upstream.missing(*self.baselines)
 
     @abstractmethod
     def scores(self, rows: Rows, layers: list[int], known: "Labelled", ctx: Context) -> "Scores":

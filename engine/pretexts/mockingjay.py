@@ -9,7 +9,6 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine import upstream
-from engine.errors import AuscultError
 from engine.nets.encoder import Encoder, SpectralEncoder
 from engine.nets.masking import alter, spans
 from engine.pretext import Objective, Pretext
@@ -47,12 +46,7 @@ class Mockingjay(Pretext):
         return self
 
     def needs(self) -> list[str]:
-        reasons = super().needs()
-        try:
-            upstream.find(self.features)
-        except AuscultError as error:
-            reasons.append(str(error))
-        return reasons
+        return super().needs() + upstream.missing(self.features)
 
     def network(self) -> Encoder:
         return SpectralEncoder(

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
+from engine import upstream
 from engine.run import Figure, Result, Value
 from engine.suite import Suite
 
@@ -18,6 +19,9 @@ class Smoke(Suite):
         json_schema_extra={"choices": "upstreams"},
     )
     steps: int = Field(300, ge=1, le=1_000_000, description="Steps of each keyword spotter.")
+
+    def needs(self) -> list[str]:
+        return upstream.missing(*self.upstreams)
 
     def expand(self) -> list[dict[str, Any]]:
         documents: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from engine import extract, upstream
 from engine.errors import Refused
 from engine.rows import Rows, Unit
 from engine.run import Context, Figure, Result, Value
@@ -48,6 +49,9 @@ class Cca(Analysis):
     against: str = Field(
         "fbank", description="Features that every layer is compared with.", json_schema_extra={"choices": "upstreams"}
     )
+
+    def needs(self) -> list[str]:
+        return super().needs() + upstream.missing(self.against)
 
     def run(self, ctx: Context) -> Result:
         rows = self.rows(ctx)
@@ -109,8 +113,6 @@ class Cca(Analysis):
         return x[torch.from_numpy(places)[kept]], kept
 
     def _frames(self, ctx: Context) -> Rows:
-        from engine import extract
-
         # Every frame of the features: those nearest in time to the frames drawn from the layers are picked from them.
         return extract.rows(self.against, self.corpus, ctx, unit="frame", per_clip=0, seed=self.seed)
 

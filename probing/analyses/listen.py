@@ -308,7 +308,7 @@ def mel(wave: Tensor) -> np.ndarray[Any, Any]:
     wave = functional.pad(wave, (0, max(0, WINDOW - len(wave))))
     power = torch.stft(wave, 512, HOP, WINDOW, window, center=True, pad_mode="constant", return_complex=True).abs().square()
     filters = melscale_fbanks(power.shape[0], 0.0, 8000.0, MELS, audio.SAMPLE_RATE, norm=None, mel_scale="htk")
-    level = 10 * torch.log10((filters.T @ power).clamp_min(1e-10))
+    level = 10 * torch.log10((filters.T @ power).clamp_min(1e-14))
     level = pooled(level.T, math.ceil(level.shape[1] / MOST_PEAKS)).T
     top = max(float(level.max()), -60.0)  # silence stays dark
     steps: np.ndarray[Any, Any] = ((level - top + FLOOR).clamp(0, FLOOR) / FLOOR * 255).round().to(torch.uint8).numpy()
