@@ -135,7 +135,8 @@ def _gather(source: Source, start: float, end: float | None, most: float, change
         raise Refused(f"'{source.name}' holds no samples{where}.")
     if clipped > 2:
         changes.append(f"{clipped:,} samples are at full scale or beyond: the recording is probably clipped.")
-    if source.announced is not None and begin + read + source.slack < source.announced and wanted_frames != read:
+    short = source.announced is not None and begin + read + source.slack < source.announced
+    if source.announced is not None and short and not source.damaged and wanted_frames != read:
         seconds, announced = (begin + read) / source.rate, source.announced / source.rate
         changes.append(f"The file ends early: {seconds:.3f} s of the announced {announced:.3f} s were read.")
     changes.extend(source.said)

@@ -25,6 +25,7 @@ from engine.resample import Samples
 MOST_CHANNELS = 64
 RATES = (1_000, 768_000)
 BLOCK = 2**20  # samples decoded at a time, all channels together
+SMALL = 256  # frames decoded at a time where a file is damaged
 MOST_DAMAGED = 100  # packets, before the rest is given up
 DENSEST = 8_000  # samples that one byte of a compressed file can hold at most (FLAC silence holds about 5,000)
 
@@ -73,6 +74,7 @@ class Source(ABC):
         self.channels = 0
         self.announced: int | None = None  # frames by the header, where it says
         self.slack = 0  # frames that the header may be wrong by without anything being lost
+        self.damaged = False  # decoding ended before the file did
         self.said: list[str] = []  # what a person should know about the decoding, in sentences
 
     @abstractmethod
@@ -129,12 +131,18 @@ class SoundFile(Source):
         verify = bool(self._sum and width and begin == 0)
         heard = hashlib.md5(usedforsecurity=False)
         at = begin if exact else 0
+        size = max(SMALL, BLOCK // self.channels)
         while True:
             try:
-                block = self._file.read(max(256, BLOCK // self.channels), "int32" if verify else "float32", always_2d=True)
+                block = self._file.read(size, "int32" if verify else "float32", always_2d=True)
             except soundfile.LibsndfileError:
+                if size > SMALL:  # what lies before the damage comes out in small blocks
+                    size = SMALL
+                    self._file.seek(at)
+                    continue
                 if at <= begin:
                     raise
+                self.damaged = True
                 self.said.append(f"The file is damaged after {at / self.rate:.3f} s; what follows was left out.")
                 return
             if not len(block):
