@@ -44,7 +44,7 @@ def _take(stem: str) -> Page:
 def main() -> None:
     """Draw the page that the address names."""
     st.set_page_config(page_title="Auscult Board", page_icon=str(HOUSE / "assets" / "logo.svg"), layout="wide")
-    st.logo(str(HOUSE / "assets" / "logo.svg"), size="medium", link=None)
+    st.logo(str(HOUSE / "assets" / "logo.svg"), size="medium")
     widgets.look()
     found = find_pages()
     shown = [

@@ -18,9 +18,11 @@ log = logging.getLogger("auscult.board")
 # A spreadsheet takes a cell that begins so for a formula.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
+FONT = "'Source Sans', sans-serif"  # the one that Streamlit brings
+
 LOOK = """<style>
 .stMainBlockContainer { padding: 4.2rem 2rem 2rem; max-width: none; }
-.bo-studio { position: fixed; top: 19px; right: 64px; z-index: 1000000; font-size: 15px; font-weight: 600; }
+.bo-studio { position: fixed; top: 19px; right: 64px; z-index: 1000000; font-weight: 600; color: inherit; }
 .bo-pill { display: inline-block; padding: 1px 9px; border: 1px solid currentColor; border-radius: 999px; }
 .bo-pill { font-size: 12.5px; font-weight: 600; line-height: 1.5; vertical-align: middle; }
 .bo-head { display: flex; align-items: center; gap: 12px; margin: 0; font-size: 1.35rem; font-weight: 700; }
@@ -90,7 +92,10 @@ def head(title: str, state: str, state_text: str, facts: Sequence[str], notes: S
 
 def chart(drawn: dict[str, Any], key: str, *, height: int = 360) -> None:
     """A figure that keeps its zoom while it is drawn again."""
-    drawn = {**drawn, "layout": {**drawn.get("layout", {}), "uirevision": key, "height": height}}
+    layout = {**drawn.get("layout", {}), "uirevision": key, "height": height}
+    layout["font"] = {**layout.get("font", {}), "family": FONT}
+    # Streamlit refuses a figure without a trace, such as one that only says why it is empty.
+    drawn = {**drawn, "data": drawn.get("data") or [{"type": "scatter", "x": [], "y": []}], "layout": layout}
     st.plotly_chart(drawn, key=key, theme=None, config={"displaylogo": False})
 
 

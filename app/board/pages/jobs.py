@@ -1,5 +1,6 @@
 """Board / Jobs: what waits, works and has ended; one of them in full. The page only reads folders."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -7,6 +8,7 @@ import streamlit as st
 
 from app import figures, forms, summaries
 from app.board import widgets
+from engine.errors import AuscultError
 from engine.job import Job
 from engine.run import Figure, Result, Value
 
@@ -15,6 +17,7 @@ ORDER = 20
 
 SECONDS = 2.0  # between two looks at the folders
 LOG_BYTES = 64_000
+REFUSED = "refused"  # where a button leaves why it did nothing
 MARKED = 30  # points up to which a curve shows each of them
 
 
@@ -113,13 +116,14 @@ def _detail(row: summaries.Summary, job: Job) -> None:
     with right, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         if row.has_result:
             st.link_button("Open result", f"/board/results?job={row.id}", type="primary")
-        if row.can_cancel and st.button("Cancel", key=f"cancel {row.id}"):
-            job.cancel()
-            st.rerun(scope="fragment")
-        if row.can_resume and st.button("Resume", key=f"resume {row.id}"):
-            job.resume()
-            st.rerun(scope="fragment")
+        if row.can_cancel:
+            st.button("Cancel", key=f"cancel {row.id}", on_click=_press, args=(job.cancel,))
+        if row.can_resume:
+            st.button("Resume", key=f"resume {row.id}", on_click=_press, args=(job.resume,))
         st.link_button("Clone", f"/studio/?tab=run&from={row.id}")
+    refused = st.session_state.pop(REFUSED, "")
+    if refused:
+        widgets.refusal("That could not be done", refused)
     if row.reason:
         widgets.panel("bad" if row.state in {"failed", "queued"} else "plain", row.state_text, row.reason)
     curves, told = st.columns([3, 2])
@@ -133,6 +137,14 @@ def _detail(row: summaries.Summary, job: Job) -> None:
             document = summaries.document(job)
             st.code(forms.command(document), language="bash", wrap_lines=True)
             st.code(forms.as_yaml(document), language="yaml", height=240)
+
+
+def _press(act: Callable[[], None]) -> None:
+    """What a button does; a refusal is kept for the page that is drawn next."""
+    try:
+        act()
+    except AuscultError as error:
+        st.session_state[REFUSED] = str(error)
 
 
 def _curves(id: str) -> None:
