@@ -36,7 +36,7 @@ class Short(RunSpec):
 
     steps: int = 5
     pause: float = 0.02
-    behaviour: Literal["", "fail", "break", "abort", "deaf", "children", "leave", "print", "exit"] = ""
+    behaviour: Literal["", "fail", "break", "abort", "deaf", "children", "leave", "fork", "print", "exit"] = ""
     number: int = 0
     file: str = ""
 
@@ -62,6 +62,9 @@ class Short(RunSpec):
             sys.exit(0)
         if self.behaviour == "leave":
             subprocess.Popen(["sleep", "600"], start_new_session=True)
+        if self.behaviour == "fork" and os.fork() == 0:
+            time.sleep(600)
+            os._exit(0)
         if self.behaviour == "print":
             print("a stray print")
             subprocess.run(["echo", "a stray child"], check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from engine.job import Executor, Job
+from engine.job import Executor, Job, State
 from engine.settings import HOUSE
 
 # Everything that a worker starts inherits this variable, however it detaches itself: it tells whose it is.
@@ -53,7 +53,15 @@ class Process(Executor):
 
     def alive(self, job: Job) -> bool:
         child = self._children.get(job.id)
-        return (child is not None and child.poll() is None) or job.held
+        if child is not None and child.poll() is None:
+            return True
+        if not job.held:
+            return False
+        status = job.status()
+        if status.state is not State.QUEUED and not _is_member(status.pid, job.folder):
+            # What it forked has inherited the lock, and may wait for ever for a parent that is gone.
+            self.stop(job, force=True)
+        return True
 
     def cause(self, job: Job) -> str:
         child = self._children.get(job.id)
@@ -64,12 +72,21 @@ class Process(Executor):
 
 
 def _members(folder: Path) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == str(folder):
-                yield process
-        except (psutil.Error, OSError):
-            continue  # gone meanwhile, or another user's
+    return (process for process in psutil.process_iter() if _has_mark(process, folder))
+
+
+def _is_member(pid: int, folder: Path) -> bool:
+    try:
+        return _has_mark(psutil.Process(pid), folder)
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+
+
+def _has_mark(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return bool(process.environ().get(MARK) == str(folder))
+    except (psutil.Error, OSError):
+        return False  # gone meanwhile, or another user's
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
