@@ -204,10 +204,10 @@ def plain(line: str) -> str:
     found = re.match(r"Collecting ([\w.-]+)", line)
     if found:
         return f"Finding {found[1]}"
-    found = re.match(r"(Downloading|Using cached|Processing) (?:\S*/)?([A-Za-z0-9_.]+?)-\d\S*(?: (\(.*\)))?$", line)
+    found = re.match(r"(Downloading|Using cached|Processing) (?:\S*/)?([A-Za-z0-9_.]+?)-\d\S*(?: \((\d[^()]*B)\))?", line)
     if found and ".metadata" not in line:
         verb = "Fetching" if found[1] == "Downloading" else "Taking from this machine"
-        return " ".join(part for part in (verb, found[2], found[3]) if part)
+        return f"{verb} {found[2]}, {found[3]}" if found[3] else f"{verb} {found[2]}"
     if line.startswith("Building wheel"):
         return f"Building {line.split()[3]}"
     if line.startswith("Installing collected packages:"):
