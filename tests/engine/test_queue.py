@@ -371,15 +371,18 @@ def test_ensure_starts_one_queue(workspace: Path) -> None:
     assert job.status().state is State.FINISHED
 
 
-def test_silence_is_noted_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_worker_is_noted_and_keeps_its_job(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "_SILENT_SECONDS", 0.5)
-    job = submit(behaviour="deaf", steps=150, pause=0.02)
+    job = submit(steps=60, pause=0.02)
     serve()
+    running(job)
+    os.kill(job.status().pid, signal.SIGSTOP)
+    shortrun.wait(lambda: [note for note in job.status().notes if "sign of life" in note])
+    time.sleep(0.5)
+    os.kill(job.status().pid, signal.SIGCONT)
     over(job)
-    assert job.status().state is State.FINISHED
-    assert [note for note in job.status().notes if "sign of life" in note] == [
-        "No sign of life for 0 seconds; its process still exists."
-    ]
+    assert kinds(job) == ["submitted", "started", "finished"]
+    assert len([note for note in job.status().notes if "sign of life" in note]) == 1
 
 
 def test_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
