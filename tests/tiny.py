@@ -25,6 +25,12 @@ def _wav2vec2() -> Any:
     return Wav2Vec2Model(Wav2Vec2Config(**SMALL))
 
 
+def _wav2vec2_one_block() -> Any:
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    return Wav2Vec2Model(Wav2Vec2Config(**{**SMALL, "num_hidden_layers": 1, "num_attention_heads": 1}))
+
+
 def _wav2vec2_stable() -> Any:
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -85,6 +91,7 @@ def _unispeech_sat() -> Any:
 
 MODELS: dict[str, Callable[[], Any]] = {
     "wav2vec2": _wav2vec2,
+    "wav2vec2-one-block": _wav2vec2_one_block,
     "wav2vec2-stable": _wav2vec2_stable,
     "wav2vec2-pretraining": _wav2vec2_for_pretraining,
     "hubert": _hubert,
@@ -100,9 +107,11 @@ def scramble(model: torch.nn.Module, seed: int = 0) -> None:
     """Give every weight and statistic a value that matters; fresh models hold many ones and zeros."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.is_floating_point():
-                tensor += 0.1 * torch.rand(tensor.shape, generator=generator)
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        for statistic in model.buffers():
+            if statistic.is_floating_point():
+                statistic += torch.rand(statistic.shape, generator=generator)
 
 
 def checkpoint(folder: Path, kind: str, *, normalise: bool = False) -> Any:
