@@ -111,10 +111,16 @@ def say(texts: Sequence[Text]) -> Iterator[Speech]:
         raise Unavailable(f"The speech synthesiser ended unexpectedly ({how}). {said[-1] if said else ''}".strip())
     answer, at = done.stdout, 0
     for text in texts:
-        line = answer.index(b"\n", at) + 1
-        about = json.loads(answer[at:line])
-        at = line + 2 * about["samples"]
-        yield _speech(text.text, np.frombuffer(answer[line:at], "<i2"), about["events"], about["rate"])
+        try:
+            line = answer.index(b"\n", at) + 1
+            about = json.loads(answer[at:line])
+            at = line + 2 * about["samples"]
+            raw = np.frombuffer(answer[line:at], "<i2")
+            if len(raw) != about["samples"]:
+                raise ValueError
+        except (ValueError, KeyError, TypeError):
+            raise Unavailable("The speech synthesiser gave an answer that cannot be read.") from None
+        yield _speech(text.text, raw, about["events"], about["rate"])
 
 
 def _speech(text: str, raw: NDArray[np.int16], events: list[list[Any]], rate: int) -> Speech:

@@ -56,7 +56,7 @@ def parse(raw: bytes, name: str, tier: str, sound: str = "") -> Tiers:
     try:
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         if suffix == ".textgrid":
-            found = dict(_textgrid(text))
+            found = _textgrid(text)
         elif suffix == ".rttm":
             found = {"speaker": list(_rttm(text, sound))}
         elif suffix in (".phn", ".wrd"):
@@ -65,8 +65,10 @@ def parse(raw: bytes, name: str, tier: str, sound: str = "") -> Tiers:
             found = {tier: list(_rows(text))}
     except UnicodeDecodeError:
         raise Refused(f"'{name}' is not text in UTF-8.") from None
-    except (ValueError, IndexError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise Refused(f"'{name}' cannot be read as timed labels: {error}.") from None
+    except (IndexError, KeyError, TypeError, StopIteration):
+        raise Refused(f"'{name}' cannot be read as timed labels: a line lacks its start, end or label.") from None
     for spans in found.values():
         for span in spans:
             if not (0 <= span.start <= span.end < float("inf")):
@@ -150,23 +152,24 @@ def _timit(text: str) -> Iterator[Span]:
             yield Span(int(start) / TIMIT_RATE, int(end) / TIMIT_RATE, label.strip())
 
 
-def _textgrid(text: str) -> Iterator[tuple[str, list[Span]]]:
+def _textgrid(text: str) -> Tiers:
     # The long form says "key = value", the short form only the values, in the same order. Marks without length are left out.
     value = r'"((?:[^"]|"")*)"|(-?\d[\d.eE+-]*)'
     long = re.search(r"xmin\s*=", text) is not None
-    found = re.findall(rf"=\s*(?:{value})" if long else rf"(?m)^\s*(?:{value})\s*$", text)
-    values = iter([word.replace('""', '"') if word or not number else number for word, number in found])
+    pairs = re.findall(rf"=\s*(?:{value})" if long else rf"(?m)^\s*(?:{value})\s*$", text)
+    values = iter([number or word.replace('""', '"') for word, number in pairs])
     if next(values, "") != "ooTextFile" or next(values, "") != "TextGrid":
         raise ValueError("it does not begin as a TextGrid")
-    float(next(values)), float(next(values))
+    next(values), next(values)  # the whole time
+    found: Tiers = {}
     for _ in range(int(next(values))):
         kind, name = next(values), next(values).strip().lower()
-        float(next(values)), float(next(values))
-        spans = []
+        next(values), next(values)
+        spans = found.setdefault(NAMES.get(name, name), [])
         for _ in range(int(next(values))):
             start = float(next(values))
             end = float(next(values)) if kind == "IntervalTier" else start
             label = next(values).strip()
             if label and end > start:
                 spans.append(Span(start, end, label))
-        yield NAMES.get(name, name), spans
+    return found
