@@ -19,8 +19,7 @@ def test_studio_is_drawn_from_the_one_address(page: Any) -> None:
 def test_board_is_drawn_over_its_web_socket(page: Any) -> None:
     with page.expect_websocket(lambda socket: socket.url.endswith("/board/_stcore/stream")):
         page.goto("/board/")
-    page.wait_for_selector("[data-testid=stAppViewContainer]", timeout=30_000)
-    page.wait_for_selector("h1, h2, h3", timeout=30_000)
+    page.wait_for_selector("a[href='/studio/']", timeout=30_000)
     assert page.get_by_text("Deploy", exact=True).count() == 0
 
 
