@@ -66,6 +66,9 @@ def rows(
 ) -> Rows:
     """The rows of a corpus through an upstream; computed once for each key, whichever process asks."""
     card = find_upstream(upstream)
+    if not card.here and card.fetch is not None:
+        card.fetch(card, lambda done, total: ctx.progress(done, total, f"fetching {card.name}"))
+        card = find_upstream(upstream)  # now it knows its revision
     source = find_corpus(corpus)
     facts: dict[str, Any] = {
         "version": store.VERSION,
@@ -125,6 +128,7 @@ class _Pass:
     too_short: int = 0
     sound: float = 0.0  # samples encoded
     padded: float = 0.0  # samples encoded with the padding
+    change: list[float] = field(default_factory=list)  # of each state by the lower precision, relative to float32
 
     def make(self, beside: Path, final: Path) -> None:
         """Do the pass in the folder `beside`, then give it its final name."""
@@ -203,6 +207,8 @@ class _Pass:
         """The rows of a batch, state by state; None when memory ran out."""
         card = self.model.card
         try:
+            if self.facts["precision"] != "float32" and not self.change:
+                self.change = self._change(wavs[-1].to(self.ctx.device))
             hidden = self.model.encode([wav.to(self.ctx.device) for wav in wavs])
             frames = hidden.lengths.tolist()
             parts = []
@@ -220,6 +226,13 @@ class _Pass:
         self.sound += sum(wav.numel() for wav in wavs)
         self.padded += len(wavs) * max(wav.numel() for wav in wavs)
         return pooled
+
+    def _change(self, wav: Tensor) -> list[float]:
+        """What the lower precision does to each state of one clip: norm of the difference over the norm."""
+        low = self.model.encode([wav]).states
+        with torch.autocast(self.ctx.device.type, enabled=False):
+            exact = self.model.encode([wav]).states
+        return [float((one - other).norm() / other.norm()) for one, other in zip(low, exact, strict=True)]
 
     def _write(self, clips: list[_Clip], pooled: list[Tensor], folder: Path) -> None:
         if not self.layers:
@@ -281,6 +294,7 @@ class _Pass:
             "seconds": seconds,
             "wall_seconds": wall,
             "speed": seconds / max(wall, 1e-9),
+            "precision_change": self.change,
             "padding_waste": 1 - self.sound / self.padded,
             "bytes": sum(file.stat().st_size for file in folder.iterdir()),
             "peak_memory": peak_memory(self.ctx.device),

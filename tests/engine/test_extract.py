@@ -5,10 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from engine import audio, extract
@@ -17,7 +21,7 @@ from engine.corpus import Span, Utterance
 from engine.errors import Cancelled, Refused, Unavailable
 from engine.run import Context
 from engine.settings import HOUSE
-from engine.upstream import Hidden, Upstream, load
+from engine.upstream import Card, Hidden, Upstream, load
 
 # A corpus that a test writes: sounds in a folder, with two phones and one word for each.
 CORPUS = '''
@@ -274,6 +278,54 @@ def test_padding_waste_of_a_ragged_corpus_is_small(workspace: Path, tmp_path: Pa
     assert rows.facts["seconds"] == pytest.approx(sum(u.seconds for u in extract.find_corpus(made).utterances()))
 
 
+def test_bfloat16_says_what_it_changed(made: str, tmp_path: Path, ctx: Context) -> None:
+    tiny.checkpoint(tmp_path / "hubert", "hubert")
+    exact = extract.rows(f"hf:{tmp_path / 'hubert'}", made, ctx, unit="utterance")
+    low = extract.rows(f"hf:{tmp_path / 'hubert'}", made, ctx, unit="utterance", precision="bfloat16")
+    assert exact.facts["precision_change"] == []
+    assert len(low.facts["precision_change"]) == low.layers == 3
+    assert all(0 < change < 2e-2 for change in low.facts["precision_change"])
+    assert low.folder != exact.folder
+    for layer in range(3):
+        assert np.linalg.norm(low.layer(layer) - exact.layer(layer)) < 2e-2 * np.linalg.norm(exact.layer(layer))
+
+
+def test_memory_does_not_grow_with_the_corpus(workspace: Path, tmp_path: Path, ctx: Context) -> None:
+    extend(workspace, scale="1.0")
+    peaks = []
+    for count in (40, 160):
+        made = f"made:{write_sounds(tmp_path / str(count), np.full(count, 3.0))}"
+        tracemalloc.start()
+        rows = extract.rows("mel", made, ctx, unit="frame")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(rows) == count * 301
+    # What grows is the index, some tens of bytes a row; rows of 80 numbers as float32 would be 320 bytes each.
+    assert peaks[1] - peaks[0] < 120 * 301 * 160
+
+
+def test_weights_are_fetched_first_and_the_revision_is_known_then(
+    made: str, ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(card: Card, progress: Callable[[float, float], None]) -> None:
+        progress(1, 2)
+        fetched.append(card.name)
+
+    find = extract.find_upstream
+    monkeypatch.setattr(
+        extract,
+        "find_upstream",
+        lambda name: replace(find(name), here=bool(fetched), revision="known" if fetched else "", fetch=fetch),
+    )
+    rows = extract.rows("toy", made, ctx, unit="utterance")
+    assert fetched == ["toy"]
+    assert rows.facts["revision"] == "known"
+    stages = [event.values.get("stage") for event in ctx.log.read()[0]]
+    assert stages[0] == "fetching toy"
+
+
 def test_batches_hold_every_utterance_once_within_the_budget() -> None:
     generator = np.random.default_rng(0)
     utterances = [Utterance(str(i), Path("x"), float(s)) for i, s in enumerate(generator.uniform(0.5, 20, 300))]
@@ -295,7 +347,7 @@ print(len(rows), rows.facts["wall_seconds"])
 
 SLOW_UPSTREAM = UPSTREAM.replace(
     "    def forward",
-    "    def forward(self, *given):\n        import time; time.sleep(0.3); return self.slow(*given)\n\n    def slow",
+    "    def forward(self, *given):\n        import time; time.sleep(0.1); return self.slow(*given)\n\n    def slow",
 )
 
 
@@ -323,7 +375,9 @@ def test_two_processes_do_the_work_once(workspace: Path, made: str, tmp_path: Pa
 def test_a_killed_writer_leaves_nothing_that_reads_as_whole(
     workspace: Path, made: str, tmp_path: Path, ctx: Context
 ) -> None:
-    (workspace / "extensions/upstreams/toy.py").write_text(SLOW_UPSTREAM.replace("SCALE", "1.0").replace("0.3", "30"))
+    (workspace / "extensions/upstreams/toy.py").write_text(
+        SLOW_UPSTREAM.replace("SCALE", "1.0").replace("sleep(0.1)", "sleep(30)")
+    )
     writer = process(made, tmp_path / "writer")
     deadline = time.monotonic() + 30
     while not list((workspace / "rows").glob(".*.tmp")) and time.monotonic() < deadline:
