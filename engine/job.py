@@ -327,7 +327,7 @@ class Executor(ABC):
 
     @abstractmethod
     def start(self, job: Job, command: list[str]) -> None:
-        """Start `command`, which works on the job's folder until it ends. The queue sees to nothing else until this returns."""
+        """Start `command`, which works on the folder until it ends. The queue sees to nothing else until this returns."""
 
     @abstractmethod
     def stop(self, job: Job, *, force: bool) -> None:
