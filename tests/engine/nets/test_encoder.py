@@ -1,0 +1,69 @@
+"""The spectral encoder: each clip by itself whatever is beside it, long clips in parts, states that are what they say."""
+
+import pytest
+import torch
+
+from engine.errors import Refused
+from engine.nets.encoder import SpectralEncoder
+
+
+@pytest.fixture
+def encoder() -> SpectralEncoder:
+    torch.manual_seed(0)
+    return SpectralEncoder("mel", reduce=2, width=16, blocks=3, heads=2, inner=32, dropout=0.0).eval()
+
+
+def waves(*samples: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(count, generator=generator) * 0.1 for count in samples]
+
+
+@pytest.mark.parametrize("samples", [361, 519, 520, 8000, 16001])
+def test_frames_are_exact(encoder: SpectralEncoder, samples: int) -> None:
+    hidden = encoder(waves(samples))
+    assert hidden.states[0].shape[1] == int(hidden.lengths[0]) == encoder.frames(samples) == (1 + samples // 160) // 2
+    assert encoder.shortest <= 361 and encoder.frames(encoder.shortest) == 1
+
+
+def test_a_clip_is_the_same_alone_and_beside_others(encoder: SpectralEncoder) -> None:
+    clips = waves(5000, 16000, 9000)
+    together = encoder(clips, attention=True)
+    for index, clip in enumerate(clips):
+        alone = encoder([clip], attention=True)
+        for layer in range(4):
+            assert torch.allclose(together.clip(index)[layer], alone.clip(0)[layer], atol=1e-5)
+        assert together.attention is not None and alone.attention is not None
+        frames = int(alone.lengths[0])
+        assert torch.allclose(together.attention[0][index, :, :frames, :frames], alone.attention[0][0], atol=1e-5)
+
+
+def test_maps_are_those_that_are_used(encoder: SpectralEncoder) -> None:
+    clips = waves(8000)
+    plain, with_maps = encoder(clips), encoder(clips, attention=True)
+    assert torch.allclose(plain.states[-1], with_maps.states[-1], atol=1e-5)
+    assert with_maps.attention is not None and len(with_maps.attention) == 3
+    assert torch.allclose(with_maps.attention[1].sum(-1), torch.ones(()), atol=1e-5)
+
+
+def test_a_layer_is_the_output_of_its_block(encoder: SpectralEncoder) -> None:
+    states = encoder(waves(8000)).states
+    again, _ = encoder.transformer.blocks[1](states[1], None, False)
+    assert torch.allclose(again, states[2], atol=1e-6)
+
+
+def test_long_clips_are_cut_and_short_ones_beside_them_are_not_touched(encoder: SpectralEncoder) -> None:
+    encoder.longest = 30
+    long, short = waves(16000, 6000)
+    hidden = encoder([long, short])
+    encoder.longest = 3000
+    alone = encoder([short])
+    assert torch.allclose(hidden.clip(1)[-1], alone.clip(0)[-1], atol=1e-5)
+    assert len(hidden.clip(0)[-1]) == encoder.frames(16000)
+    first = encoder.transformer(encoder.features([long])[0][None, :25], torch.tensor([25]))[0][-1][0]
+    assert torch.allclose(hidden.clip(0)[-1][:25], first, atol=1e-5)  # 50 frames are cut into 25 and 25
+
+
+def test_maps_of_a_clip_that_is_cut_are_refused(encoder: SpectralEncoder) -> None:
+    encoder.longest = 30
+    with pytest.raises(Refused, match="up to 1 second"):
+        encoder(waves(32000), attention=True)

@@ -1,0 +1,169 @@
+"""The analyses from end to end, on a corpus of tones and an upstream that knows their loudness only from layer 1 on."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import torch
+
+from app import workbench
+from engine.errors import Refused
+from engine.run import Context, Result
+from engine.settings import HOUSE
+from probing.analyses import cca, linear_probe, lnsr
+
+PAGE = (HOUSE / "docs" / "extend.md").read_text("utf-8")
+PLANTED = '''"""Layer 0 knows nothing, layers 1 and 2 know how loud it is."""
+import torch
+from engine.upstream import Card, Family, Hidden, Upstream
+
+
+class Planted(Upstream):
+    def __init__(self, card):
+        super().__init__()
+        self.card = card
+
+    def frames(self, samples):
+        return samples // 320
+
+    def forward(self, wavs, attention):
+        frames = [wav[: self.frames(len(wav)) * 320].view(-1, 320) for wav in wavs]
+        power = torch.nn.utils.rnn.pad_sequence([(f.square().mean(1, keepdim=True) + 1e-6).log() for f in frames], True)
+        generator = torch.Generator().manual_seed(int(1e4 * float(wavs[0][100].abs())))
+        noise = torch.randn(*power.shape[:2], 2, generator=generator)
+        known = torch.cat([noise[..., :1], power], -1)
+        return Hidden([noise, known, known @ torch.tensor([[1.0, 2.0], [-1.0, 1.0]])], torch.tensor([len(f) for f in frames]))
+
+
+FAMILY = Family([Card("planted", "planted", layers=2, dims=(2, 2, 2), hop=320, shortest=320, open=Planted)])
+'''
+
+
+@pytest.fixture(autouse=True)
+def extended(workspace: Path) -> None:
+    """The tones of the page on extending, and the planted upstream."""
+    for family, name, text in (
+        ("corpora", "tones", PAGE.split("`corpora/tones.py`")[1].split("```python\n")[1].split("```")[0]),
+        ("upstreams", "planted", PLANTED),
+    ):
+        folder = workspace / "extensions" / family
+        folder.mkdir(parents=True)
+        (folder / f"{name}.py").write_text(text, "utf-8")
+
+
+def run(folder: Path, name: str, **settings: object) -> Result:
+    base = {"run": name, "upstream": "planted", "corpus": "tones:100", "unit": "utterance", "label": "loudness"}
+    base = {key: value for key, value in base.items() if key == "run" or key in workbench.runs()[name].model_fields}
+    result = workbench.resolve({**base, **settings}).run(Context(folder, device="cpu"))
+    result.save(folder / "result.json")
+    return Result.read(folder / "result.json")
+
+
+def curve(result: Result, measure: str, upstream: str = "planted") -> list[float]:
+    return [
+        float(line["value"] or 0) for line in result.table if line["measure"] == measure and line.get("upstream") == upstream
+    ]
+
+
+def test_a_linear_probe_finds_the_layer_that_knows(workspace: Path) -> None:
+    result = run(workspace, "linear_probe", baselines=["mel"])
+    accuracy = curve(result, "accuracy")
+    assert accuracy[0] < 0.8 and accuracy[1:] == [1.0, 1.0]
+    assert [a - c for a, c in zip(accuracy, curve(result, "control"), strict=True)] == pytest.approx(
+        curve(result, "selectivity")
+    )
+    assert curve(result, "accuracy", "most frequent class")[0] == pytest.approx(0.5, abs=0.06)
+    assert len(set(curve(result, "accuracy", "mel"))) == 1 and len(curve(result, "accuracy", "mel")) == 3
+    assert all(
+        float(line["value_low"] or 0) <= float(line["value"] or 0) <= float(line["value_high"] or 0)
+        for line in result.table
+        if "value_low" in line
+    )
+    assert result.facts["converged"] and result.facts["rows"] == 100
+    assert {figure.where["measure"] for figure in result.figures} == {"accuracy", "control", "selectivity"}
+
+
+def test_the_control_task_gives_one_label_to_each_type_as_often_as_the_classes_occur() -> None:
+    types = torch.arange(4000).repeat_interleave(2)
+    y = torch.tensor([0] * 6000 + [1] * 2000)
+    random = linear_probe.control_labels(types, y, seed=3)
+    assert torch.equal(random[::2], random[1::2])
+    assert float((random == 0).double().mean()) == pytest.approx(0.75, abs=0.03)
+    assert torch.equal(random, linear_probe.control_labels(types, y, seed=3))
+    assert not torch.equal(random, linear_probe.control_labels(types, y, seed=4))
+
+
+def test_mutual_information_finds_the_layer_that_knows(workspace: Path) -> None:
+    result = run(workspace, "mutual_information", clusters=4, baselines=[])
+    assert curve(result, "PNMI")[0] < 0.4 and curve(result, "PNMI")[1] > 0.9
+    assert abs(curve(result, "adjusted")[0]) < 0.25 and curve(result, "label purity")[1] == pytest.approx(1.0)
+    assert curve(result, "information")[1] == pytest.approx(
+        curve(result, "PNMI")[1] * result.facts["label_entropy_nats"], rel=0.05
+    )
+    assert 0 < curve(result, "PNMI", "shuffled labels")[0] < 0.3
+    with pytest.raises(Refused, match="too few for 60 clusters"):
+        run(workspace, "mutual_information", clusters=60)
+
+
+def test_layers_that_are_a_linear_map_of_each_other_correlate_fully(workspace: Path) -> None:
+    result = run(workspace, "cca", unit="frame", against="mel", score="mean", components=2)
+    pairs = {
+        (line["layer"], line["other"]): float(line["value"] or 0) for line in result.table if line["measure"] == "layers"
+    }
+    assert len(pairs) == 9
+    assert pairs[1, 2] == pytest.approx(1.0, abs=1e-3) and pairs[1, 1] == pytest.approx(1.0)
+    assert 0.4 < pairs[0, 1] < 0.7  # one of its two dimensions is that of layer 0
+    curves = {line["curve"] for line in result.table if line["measure"] == "mel"}
+    assert curves == {"held out", "training rows", "level of noise"}
+
+
+@pytest.mark.parametrize("score", ["svcca", "pwcca"])
+def test_the_other_scores_run(workspace: Path, score: str) -> None:
+    result = run(workspace, "cca", unit="frame", against="planted", score=score)
+    assert all(-1 <= float(line["value"] or 0) <= 1.0 + 1e-9 for line in result.table)
+    assert "Raghu" in result.facts["variant"] or "Morcos" in result.facts["variant"]
+
+
+def test_too_few_rows_for_the_dimensions_are_refused(workspace: Path) -> None:
+    with pytest.raises(Refused, match="too few for views of .* every correlation would be 1"):
+        run(workspace, "cca", corpus="tones:20", unit="utterance", against="fbank", upstream="fbank")
+
+
+def test_frames_of_two_rates_meet_by_their_starts(workspace: Path) -> None:
+    def frames(hop: float, count: int) -> pandas.DataFrame:
+        start = np.concatenate([np.arange(count) * hop, np.arange(count) * hop])
+        names = ["a"] * count + ["b"] * count
+        return pandas.DataFrame({"utterance": names, "start": start, "end": start + hop})
+
+    class Fake:
+        def __init__(self, index: pandas.DataFrame) -> None:
+            self.index = index
+
+        def __len__(self) -> int:
+            return len(self.index)
+
+    found = cca.nearest(Fake(frames(0.02, 5)), Fake(frames(0.01, 9)))  # type: ignore[arg-type]
+    assert found.tolist() == [0, 2, 4, 6, 8, 9, 11, 13, 15, 17]
+    assert cca.nearest(Fake(frames(0.02, 6)), Fake(frames(0.01, 3))).tolist()[3:6] == [-1, -1, -1]  # type: ignore[arg-type]
+
+
+def test_an_attack_reaches_further_than_noise_of_its_strength(workspace: Path) -> None:
+    result = run(workspace, "lnsr", upstream="mockingjay-small", label="pitch", corpus="tones:40", clips=6, snr=20.0)
+    values = {(line["curve"], line["layer"]): float(line["value"] or 0) for line in result.table}
+    last = result.facts["attacked_layer"]
+    assert values["attack", last] > values["random noise", last] > 0
+    assert result.facts["ratio_of_the_sound"] == pytest.approx(0.1) and result.facts["clips_attacked"] == 6
+    assert result.facts["probe_accuracy_under_attack"] <= result.facts["probe_accuracy"]
+
+
+def test_what_the_probe_of_the_attack_reads_is_what_rows_hold() -> None:
+    x = torch.randn(30, 4)
+    assert torch.allclose(lnsr.pooled(x), torch.cat([x.mean(0), x.std(0, correction=0)]), atol=1e-5)
+
+
+def test_a_tier_that_is_missing_is_said(workspace: Path) -> None:
+    with pytest.raises(Refused, match="no phone times"):
+        run(workspace, "linear_probe", unit="phone", label="phone")
+    with pytest.raises(Refused, match="no label 'emotion'"):
+        run(workspace, "linear_probe", label="emotion")
