@@ -244,7 +244,7 @@ def _layout(title: str, theme: Theme, *, legend: bool = False) -> dict[str, Any]
             "bordercolor": GRID[theme],
             "font": {"color": INK[theme], "family": FONT},
         },
-        "uirevision": title or "says",  # zoom and hidden curves outlive a redraw
+        "uirevision": escape(title) or "says",  # zoom and hidden curves outlive a redraw
     }
 
 
