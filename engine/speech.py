@@ -178,19 +178,28 @@ def _spans(text: str, raw: NDArray[np.int16], events: list[list[Any]], rate: int
         starts.append((begin, label, token))
     ends = [begin for begin, _, _ in starts[1:]] + [len(raw)]
     phones: list[Span] = []
-    words: dict[int, Span] = {}
+    heard: dict[int, tuple[float, float]] = {}
     for (begin, label, token), end in zip(starts, ends, strict=True):
         if end <= begin:
             continue
         span = Span(round(LEAD + begin / rate, 5), round(LEAD + end / rate, 5), label)
         phones.append(span)
         if label != SILENCE and token >= 0:
-            first = words.get(token, span).start
-            words[token] = Span(first, span.end, text[slice(*tokens[token])].strip(_PUNCTUATION).lower())
-    return phones, [words[token] for token in sorted(words)]
+            heard[token] = (heard.get(token, (span.start, 0.0))[0], span.end)
+    # Little words that are said as one ("of the") are announced once: then the span's label holds both.
+    after = [*sorted(heard)[1:], len(tokens)]
+    labels = [
+        " ".join(_word(text[slice(*place)]) for place in tokens[one:two])
+        for one, two in zip(sorted(heard), after, strict=True)
+    ]
+    return phones, [Span(*heard[token], label) for token, label in zip(sorted(heard), labels, strict=True)]
 
 
 _PUNCTUATION = ".,;:!?\"'()[]«»¿¡„“”-"
+
+
+def _word(token: str) -> str:
+    return token.strip(_PUNCTUATION).lower()
 
 
 def _tokens(text: str) -> list[tuple[int, int]]:

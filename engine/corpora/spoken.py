@@ -217,6 +217,8 @@ def plan(options: Options) -> list[Item]:
                 }
                 if not options.noise:
                     del drawn["noise_kind"]
+                elif drawn["noise"] == "none":
+                    drawn["noise_kind"] = "none"
                 fixed = {"voice": voice, "sex": speech.voices()[voice].sex, "language": language}
                 items.append(
                     Item(
