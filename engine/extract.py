@@ -24,22 +24,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine import audio
-from engine import rows as store
+from engine import audio, rowstore
 from engine.corpus import Utterance
 from engine.corpus import find as find_corpus
 from engine.errors import Refused, Unavailable
-from engine.rows import Rows, Segments, Unit
+from engine.rows import INDEX, TIERS, Rows, Segments, Unit, layer_file, pool, segments
+from engine.rowstore import LayerWriter
 from engine.run import Context, write_text
 from engine.upstream import Upstream, load
 from engine.upstream import find as find_upstream
 
 Precision = Literal["float32", "bfloat16"]
 
+VERSION = 1  # of everything that decides the numbers in a folder of rows; a change makes every key new
 BUDGET_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # sound in a batch, padding included
 ALIKE = 0.9  # the shortest clip of a batch is at least this much of its longest
 AHEAD = 2  # batches that are decoded while one is encoded
-LOSS = 2e-3  # of a layer, in norm: what storing it as float16 may change; more, and it is stored as float32
 
 
 def batches(utterances: Sequence[Utterance], budget_seconds: float) -> list[list[Utterance]]:
@@ -71,7 +71,7 @@ def rows(
         card = find_upstream(upstream)  # now it knows its revision
     source = find_corpus(corpus)
     facts: dict[str, Any] = {
-        "version": store.VERSION,
+        "version": VERSION,
         "upstream": card.name,
         "revision": card.revision,
         "corpus": corpus,
@@ -83,14 +83,14 @@ def rows(
         "precision": precision,
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
-    folder = store.folder(key)
+    folder = rowstore.folder(key)
     if not folder.exists():
-        store.sweep()
-        with store.lock(key, ctx.check):
+        rowstore.sweep()
+        with rowstore.lock(key, ctx.check):
             if not folder.exists():
                 utterances = [item for item in source.utterances() if not splits or item.split in splits]
                 _refuse_useless(utterances, corpus, unit, splits)
-                _Pass(load(upstream, ctx.device), utterances, ctx, facts).make(store.unfinished(key), folder)
+                _Pass(load(upstream, ctx.device), utterances, ctx, facts).make(rowstore.unfinished(key), folder)
     return Rows(folder)
 
 
@@ -98,7 +98,7 @@ def _refuse_useless(utterances: Sequence[Utterance], name: str, unit: Unit, spli
     if not utterances:
         where = f" in {', '.join(splits)}" if splits else ""
         raise Refused(f"{name} has no utterance{where}.")
-    if unit in store.TIERS and not any(utterance.tiers.get(unit) for utterance in utterances):
+    if unit in TIERS and not any(utterance.tiers.get(unit) for utterance in utterances):
         tiers = sorted({tier for utterance in utterances for tier in utterance.tiers})
         there = f"its tiers are: {', '.join(tiers)}" if tiers else "it has no tiers; choose the unit frame or utterance"
         raise Refused(f"{name} has no {unit} times; {there}.")
@@ -110,9 +110,9 @@ class _Clip:
 
     number: int  # its place in the corpus
     utterance: Utterance
-    segments: Segments | None = None
+    frames: int = 0  # 0 = not encoded
+    rows: int = 0
     offset: int = 0  # where its rows begin among those written so far
-    samples: int = 0
 
 
 @dataclass
@@ -123,7 +123,7 @@ class _Pass:
     utterances: Sequence[Utterance]
     ctx: Context
     facts: dict[str, Any]
-    layers: "list[_LayerWriter]" = field(default_factory=list)
+    layers: list[LayerWriter] = field(default_factory=list)
     written: int = 0
     too_short: int = 0
     sound: float = 0.0  # samples encoded
@@ -138,7 +138,7 @@ class _Pass:
         try:
             clips = [_Clip(number, utterance) for number, utterance in enumerate(self.utterances)]
             self._encode_all(clips, beside)
-            clips = [clip for clip in clips if clip.segments is not None]
+            clips = [clip for clip in clips if clip.frames]
             if self.too_short:
                 self.ctx.note(
                     f"{self.too_short} of {len(self.utterances)} utterances were left out: they have fewer than the "
@@ -147,7 +147,8 @@ class _Pass:
             if not self.written:
                 raise Refused(f"No utterance of {self.facts['corpus']} gave a row; all were too short or without times.")
             self._finish_layers(clips)
-            self._write_index(clips, beside)
+            made_of = ((clip.utterance, self._segments(clip)) for clip in clips)
+            rowstore.write_index(beside / INDEX, [clip.utterance for clip in clips], made_of, self.facts["unit"])
             self._write_facts(beside, time.monotonic() - started)
             os.replace(beside, final)
         except BaseException:
@@ -205,20 +206,17 @@ class _Pass:
 
     def _pooled(self, clips: list[_Clip], wavs: list[Tensor]) -> list[Tensor] | None:
         """The rows of a batch, state by state; None when memory ran out."""
-        card = self.model.card
         try:
             if self.facts["precision"] != "float32" and not self.change:
                 self.change = self._change(wavs[-1].to(self.ctx.device))
             hidden = self.model.encode([wav.to(self.ctx.device) for wav in wavs])
             frames = hidden.lengths.tolist()
             parts = []
-            for clip, count, wav in zip(clips, frames, wavs, strict=True):
-                clip.samples = wav.numel()
-                clip.segments = store.segments(
-                    clip.utterance, self.facts["unit"], count, card.hop_seconds, self.facts["per_clip"], self.facts["seed"]
-                )
-                parts.append(clip.segments)
-            pooled = [store.pool(state, parts, self.facts["unit"]).cpu() for state in hidden.states]
+            for clip, count in zip(clips, frames, strict=True):
+                clip.frames = count
+                parts.append(self._segments(clip))
+                clip.rows = len(parts[-1])
+            pooled = [pool(state, parts, self.facts["unit"]).cpu() for state in hidden.states]
         except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -226,6 +224,10 @@ class _Pass:
         self.sound += sum(wav.numel() for wav in wavs)
         self.padded += len(wavs) * max(wav.numel() for wav in wavs)
         return pooled
+
+    def _segments(self, clip: _Clip) -> Segments:
+        facts, hop = self.facts, self.model.card.hop_seconds
+        return segments(clip.utterance, facts["unit"], clip.frames, hop, facts["per_clip"], facts["seed"])
 
     def _change(self, wav: Tensor) -> list[float]:
         """What the lower precision does to each state of one clip: norm of the difference over the norm."""
@@ -236,7 +238,7 @@ class _Pass:
 
     def _write(self, clips: list[_Clip], pooled: list[Tensor], folder: Path) -> None:
         if not self.layers:
-            self.layers = [_LayerWriter(folder / store.layer_file(i), rows.shape[1]) for i, rows in enumerate(pooled)]
+            self.layers = [LayerWriter(folder / layer_file(i), rows.shape[1]) for i, rows in enumerate(pooled)]
         for number, (layer, new) in enumerate(zip(self.layers, pooled, strict=True)):
             values = new.numpy()
             if not np.isfinite(values).all():
@@ -247,37 +249,13 @@ class _Pass:
             layer.append(values)
         for clip in clips:
             clip.offset = self.written
-            self.written += len(clip.segments or ())
+            self.written += clip.rows
 
     def _finish_layers(self, clips: list[_Clip]) -> None:
-        order = [(clip.offset, len(clip.segments or ())) for clip in clips]
+        order = [(clip.offset, clip.rows) for clip in clips]
         for number, layer in enumerate(self.layers):
             self.ctx.progress(number, len(self.layers), "putting rows in order")
             layer.finish(order, self.written)
-
-    def _write_index(self, clips: list[_Clip], folder: Path) -> None:
-        import pandas
-
-        unit: Unit = self.facts["unit"]
-        tiers = [] if unit == "utterance" else [t for t in store.TIERS if any(t in c.utterance.tiers for c in clips)]
-        tiers = [tier for tier in tiers if not (unit == "word" and tier == "phone")]
-        names = sorted({name for clip in clips for name in clip.utterance.labels})
-        columns: dict[str, list[Any]] = {name: [] for name in ("utterance", "speaker", "split", "start", "end", *tiers)}
-        own = [name for name in names if name not in columns]  # a tier's label of a row goes before the clip's label
-        columns.update({name: [] for name in own})
-        for clip in clips:
-            assert clip.segments is not None
-            count = len(clip.segments)
-            columns["utterance"] += [clip.utterance.id] * count
-            columns["speaker"] += [clip.utterance.speaker] * count
-            columns["split"] += [clip.utterance.split] * count
-            columns["start"] += clip.segments.times[:, 0].tolist()
-            columns["end"] += clip.segments.times[:, 1].tolist()
-            for tier in tiers:
-                columns[tier] += clip.segments.labels.get(tier, [""] * count)
-            for name in own:
-                columns[name] += [str(clip.utterance.labels.get(name, ""))] * count
-        pandas.DataFrame(columns).to_parquet(folder / "index.parquet", index=False)
 
     def _write_facts(self, folder: Path, wall: float) -> None:
         card = self.model.card
@@ -301,52 +279,6 @@ class _Pass:
             "device": str(self.ctx.device),
         }
         write_text(folder / "facts.json", json.dumps(facts, indent=1, ensure_ascii=False))
-
-
-class _LayerWriter:
-    """The rows of one state, written as they come as float16, or as float32 from the first that float16 would change."""
-
-    def __init__(self, file: Path, width: int) -> None:
-        self.file = file
-        self.width = width
-        self.dtype: np.dtype[Any] = np.dtype(np.float16)
-        self.raw = file.with_suffix(".raw")
-        self.raw.touch()
-
-    def append(self, values: NDArray[np.float32]) -> None:
-        if self.dtype == np.float16 and not _fits_half(values):
-            self._widen()
-        with self.raw.open("ab") as handle:
-            handle.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
-
-    def _widen(self) -> None:
-        self.dtype = np.dtype(np.float32)
-        wide = self.raw.with_suffix(".wide")
-        with self.raw.open("rb") as source, wide.open("wb") as target:
-            while block := source.read(1 << 24):
-                target.write(np.frombuffer(block, dtype=np.float16).astype(np.float32).tobytes())
-        os.replace(wide, self.raw)
-
-    def finish(self, order: list[tuple[int, int]], total: int) -> None:
-        """Write the array file with the rows in the order given, and drop the raw one."""
-        with self.file.open("wb") as target, self.raw.open("rb") as source:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(self.dtype),
-                "fortran_order": False,
-                "shape": (total, self.width),
-            }
-            np.lib.format.write_array_header_1_0(target, header)
-            size = self.width * self.dtype.itemsize
-            for offset, count in order:
-                source.seek(offset * size)
-                target.write(source.read(count * size))
-        self.raw.unlink()
-
-
-def _fits_half(values: NDArray[np.float32]) -> bool:
-    with np.errstate(over="ignore"):
-        change = np.linalg.norm(values - values.astype(np.float16).astype(np.float32))
-    return bool(change <= LOSS * np.linalg.norm(values))
 
 
 def _decode(utterance: Utterance) -> Tensor:

@@ -1,16 +1,12 @@
 """Rows: one vector per layer for each frame sample, phone, word or utterance, kept on disk under a key.
 
 A folder of rows holds `index.parquet` (what each row is), `layer_00.npy` ... (rows x dimensions, float16 where that is
-enough) and `facts.json`. It is made under another name and renamed when whole.
+enough) and `facts.json`. It is whole where it exists (`rowstore`).
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +18,6 @@ from torch import Tensor
 
 from engine.corpus import Span, Utterance
 from engine.errors import Refused
-from engine.settings import settings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,7 +25,7 @@ if TYPE_CHECKING:
 Unit = Literal["frame", "phone", "word", "utterance"]
 
 TIERS = ("phone", "word")
-VERSION = 1  # of everything that decides the numbers in a folder of rows; a change makes every key new
+INDEX = "index.parquet"
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ class Rows:
 
         self.folder = folder
         self.facts: dict[str, Any] = json.loads((folder / "facts.json").read_text("utf-8"))
-        self.index: DataFrame = pandas.read_parquet(folder / "index.parquet")
+        self.index: DataFrame = pandas.read_parquet(folder / INDEX)
 
     @property
     def upstream(self) -> str:
@@ -177,39 +172,3 @@ class Rows:
 def layer_file(number: int) -> str:
     """The file name of a state's rows."""
     return f"layer_{number:02d}.npy"
-
-
-def folder(key: str) -> Path:
-    """Where the rows of a key lie once they are whole."""
-    return settings().rows / key
-
-
-@contextlib.contextmanager
-def lock(key: str, check: Callable[[], None]) -> Iterator[None]:
-    """Be the only process that makes the rows of a key; `check` is called while waiting and may raise."""
-    settings().rows.mkdir(parents=True, exist_ok=True)
-    with (settings().rows / f".{key}.lock").open("a") as handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                check()
-                time.sleep(0.1)
-        yield
-
-
-def unfinished(key: str) -> Path:
-    """Where the rows of a key lie while they are made."""
-    return settings().rows / f".{key}.tmp"
-
-
-def sweep() -> None:
-    """Remove what killed writers left: unfinished folders whose key nobody holds."""
-    for left in settings().rows.glob(".*.tmp"):
-        with (settings().rows / f"{left.stem}.lock").open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(left, ignore_errors=True)
