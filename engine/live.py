@@ -174,15 +174,16 @@ class _Child:
 
 
 def serve(resolve: Callable[[dict[str, Any]], RunSpec]) -> None:
-    """Answer questions from standard input until it ends: the child's main loop. Never outlives its parent."""
+    """Answer questions from standard input until it ends: the child's main loop. Never outlives its parent.
+
+    What the module of `resolve` imports, torch above all, is loaded before the first question comes.
+    """
     # Replies get the pipes for themselves: a stray print goes to the log, a child of ours reads nothing of ours.
     replies = os.fdopen(os.dup(1), "wb")
     questions = os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    import torch  # noqa: F401  # the first question finds it loaded
-
     for question in _incoming(questions):
         reply = _reply(resolve, question["document"], Path(question["folder"]))
         replies.write(json.dumps(reply).encode() + b"\n")

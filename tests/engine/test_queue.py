@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import shortrun
 
@@ -365,9 +364,9 @@ def test_ensure_starts_one_queue(workspace: Path) -> None:
     over(job)
     queues = [process for process in shortrun.processes(workspace) if process.cmdline()[-1] == "queue"]
     shortrun.wait(lambda: len([process for process in queues if process.is_running() and process.status() != "zombie"]) == 1)
-    for process in queues:
+    for process in queue._detached:
         process.terminate()
-    psutil.wait_procs(queues, 5)
+        process.wait(10)
     assert job.status().state is State.FINISHED
 
 
