@@ -248,6 +248,13 @@ def quantities(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def no_curve(status: Status) -> str:
+    """What stands where the curves of a job would be, when there are none."""
+    if status.state is State.FINISHED:
+        return "This run records nothing over time. Its numbers are in its result."
+    return "It recorded no numbers." if status.state.is_over else "It has recorded no numbers yet."
+
+
 def lower_is_better(metric: str) -> bool:
     """Whether a metric of this name counts mistakes."""
     return any(word in LOWER_IS_BETTER for word in metric.lower().replace("/", "_").split("_"))

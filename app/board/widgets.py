@@ -22,7 +22,8 @@ FONT = "'Source Sans', sans-serif"  # the one that Streamlit brings
 
 LOOK = """<style>
 .stMainBlockContainer { padding: 4.2rem 2rem 2rem; max-width: none; }
-.bo-studio { position: fixed; top: 19px; right: 64px; z-index: 1000000; font-weight: 600; color: inherit; }
+.stApp a.bo-studio { position: fixed; top: 16px; right: 64px; z-index: 1000000; color: inherit; }
+.stApp a.bo-studio { font-weight: 600; text-decoration: none; }
 .bo-pill { display: inline-block; padding: 1px 9px; border: 1px solid currentColor; border-radius: 999px; }
 .bo-pill { font-size: 12.5px; font-weight: 600; line-height: 1.5; vertical-align: middle; }
 .bo-head { display: flex; align-items: center; gap: 12px; margin: 0; font-size: 1.35rem; font-weight: 700; }

@@ -8,8 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 
 SCRIPTS = Path(__file__).parent / "scripts"
+
+
+def memory(key: str, empty: Any) -> gr.BrowserState:
+    """What a browser remembers of a page. It stands outside of every tab: what is inside is there only while it is shown."""
+    inside, Context.block = Context.block, Context.root_block
+    try:
+        # The secret hides nothing: it is fixed so that the browser's memory outlives a restart of the server.
+        return gr.BrowserState(empty, storage_key=key, secret="auscult")
+    finally:
+        Context.block = inside
 
 
 def menu() -> gr.HTML:
@@ -35,7 +46,7 @@ def curves() -> gr.HTML:
     template = (
         '<div class="au-curves-bar" hidden><span>Drag to zoom, double-click for all</span>'
         '<label class="au-curves-log"><input type="checkbox"> Log scale</label></div>'
-        '<p class="au-curves-empty" hidden>This job has recorded no numbers yet.</p><div class="au-curves"></div>'
+        '<p class="au-curves-empty" hidden></p><div class="au-curves"></div>'
     )
     return _part("curves", template, None, elem_id="jobs-curves")
 

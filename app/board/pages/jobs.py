@@ -101,7 +101,7 @@ def _choose(rows: list[summaries.Summary]) -> str:
 
 
 def _detail(row: summaries.Summary, job: Job) -> None:
-    status = summaries.LEDGER.status(row.id)
+    status = summaries.LEDGER.status(row.id) or job.status()
     running = row.state == "running"
     facts = [
         row.about,
@@ -112,7 +112,7 @@ def _detail(row: summaries.Summary, job: Job) -> None:
     facts += [f"took {row.took}" if row.took and not running else "", row.metric, row.best]
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
-        widgets.head(row.title, row.state, row.state_text, facts, list(dict.fromkeys(status.notes))[-5:] if status else [])
+        widgets.head(row.title, row.state, row.state_text, facts, list(dict.fromkeys(status.notes))[-5:])
     with right, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         if row.has_result:
             st.link_button("Open result", f"/board/results?job={row.id}", type="primary")
@@ -128,7 +128,7 @@ def _detail(row: summaries.Summary, job: Job) -> None:
         widgets.panel("bad" if row.state in {"failed", "queued"} else "plain", row.state_text, row.reason)
     curves, told = st.columns([3, 2])
     with curves:
-        _curves(row.id)
+        _curves(row.id, summaries.no_curve(status))
     with told:
         log, settings = st.tabs(["Log", "Settings"])
         with log:
@@ -147,11 +147,11 @@ def _press(act: Callable[[], None]) -> None:
         st.session_state[REFUSED] = str(error)
 
 
-def _curves(id: str) -> None:
+def _curves(id: str, none: str) -> None:
     """The metrics over the steps; those of the same quantity share a figure."""
     points = summaries.LEDGER.curves(id)
     if not points:
-        st.info("This job has recorded no numbers yet.")
+        st.info(none)
         return
     found = summaries.quantities(points)
     columns = st.columns(2) if len(found) > 1 else [st.container()]

@@ -27,7 +27,7 @@ FRESH: dict[str, Any] = {"job": "", "offset": 0, "marks": {}}
 
 def build() -> None:
     """The table on top, the chosen job under it."""
-    kept = gr.BrowserState({"job": ""}, storage_key="auscult-jobs", secret="auscult")
+    kept = parts.memory("auscult-jobs", {"job": ""})
     view = gr.State(dict(FRESH))
     with gr.Column(elem_classes="au-jobs"):
         table = parts.jobs()
@@ -137,7 +137,7 @@ def _look(view: dict[str, Any]) -> list[Any]:
         _once(view, "cancel", row.can_cancel, lambda seen: gr.Button(visible=seen)),
         _once(view, "resume", row.can_resume, lambda seen: gr.Button(visible=seen)),
         _once(view, "clone", row.id, lambda id: gr.Button(link=f"/studio/?tab=run&from={id}")),
-        _curves(view, job),
+        _curves(view, job, summaries.no_curve(status)),
         _log(view, job),
         _once(view, "command", forms.command(document)),
         _once(view, "yaml", forms.as_yaml(document)),
@@ -153,7 +153,7 @@ def _once(view: dict[str, Any], name: str, value: Any, update: Callable[[Any], A
     return update(value)
 
 
-def _curves(view: dict[str, Any], job: Job) -> Any:
+def _curves(view: dict[str, Any], job: Job, none: str) -> Any:
     """The numbers that this browser does not have yet."""
     events, to = job.events.read(view["offset"])
     first = view["offset"] == 0
@@ -163,7 +163,7 @@ def _curves(view: dict[str, Any], job: Job) -> Any:
     for event in events:
         new.take(event)
     points = {name: summaries.thin(series) for name, series in new.points.items()}
-    piece = {"job": job.id, "from": view["offset"], "to": to, "points": points}
+    piece = {"job": job.id, "from": view["offset"], "to": to, "points": points, "none": none}
     view["offset"] = to
     return piece
 

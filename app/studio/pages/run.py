@@ -20,12 +20,14 @@ FAMILIES = {"analysis": "Analyses", "pretext": "Pretraining", "task": "Downstrea
 EMPTY: dict[str, Any] = {"run": "", "values": {}}
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
+_SETTLE = """() => {
+    if (new URLSearchParams(location.search).get('tab') === 'run') history.replaceState(null, '', '?tab=run');
+}"""
+
 
 def build() -> None:
     """The page: what there is on the left, the form in the middle, what it means and the way into the queue on the right."""
-    # What the forms hold lives in the browser, so that it is there again after a reload; the secret is none: it only
-    # keeps the key the same from one start of the server to the next.
-    kept = gr.BrowserState(EMPTY, storage_key="auscult-run", secret="auscult")
+    kept = parts.memory("auscult-run", EMPTY)
     drawn = gr.State({"run": "", "values": {}, "said": "", "turn": 0})
     with gr.Row(elem_classes="au-run", equal_height=False):
         with gr.Column(scale=2, min_width=210, elem_classes="au-run-menu"):
@@ -37,7 +39,8 @@ def build() -> None:
             )
     # These two go through the queue because only there does Gradio tell that a State has changed.
     wiring = {"outputs": [drawn, menu, faults, kept], **QUIET, "queue": True, "concurrency_limit": None}
-    widgets.on_open(_open, inputs=kept, **wiring)
+    # What the address asked for is in the form now, and in the browser's memory: a reload must not ask for it again.
+    widgets.on_open(_open, inputs=kept, **wiring).then(None, js=_SETTLE)
     menu.pick(_pick, inputs=kept, **wiring)
 
 
@@ -240,9 +243,8 @@ def _preset_label(recipe: workbench.Recipe) -> str:
 
 def _field(one: forms.Field, value: Any, judged: dict[str, Any]) -> tuple[gr.Column, Any, gr.HTML]:
     """A field: its widget and the place under it where its error is said; both in a column that can be hidden."""
-    wide = " au-wide" if one.kind == "choices" else ""
     with gr.Column(
-        visible=one.name in judged["shown"], elem_classes=f"au-field{wide}", elem_id=f"field-{one.name}", min_width=0
+        visible=one.name in judged["shown"], elem_classes="au-field", elem_id=f"field-{one.name}", min_width=0
     ) as column:
         box = _widget(one, value)
         error = judged["errors"].get(one.name, "")

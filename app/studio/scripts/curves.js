@@ -53,6 +53,7 @@ function layout() {
     }
     bar.hidden = !groups.size;
     empty.hidden = groups.size > 0 || !job;
+    empty.textContent = props.value?.none ?? '';
 }
 
 function build(of) {
