@@ -41,11 +41,11 @@ MEASURES = {
 }
 
 _HINTS = """
-<p>Click or drag anywhere to move the playhead. Space plays, ← → move in time, ↑ ↓ through the layers.</p>
+<p>Click or drag anywhere to move the playhead. Space plays; ← → move in time, ↑ ↓ through layers.</p>
 <p><b>Self-similarity</b>: orange where two moments are alike to the layer, blue where they are opposite.</p>
 <p><b>Projection</b>: one point for each frame; near points sound alike to the layer.</p>
-<p>Up to {megabytes} MB; the first {seconds:g} s are shown. The browser asks before it uses the microphone. Uploads stay on
-this computer and are deleted after a day.</p>
+<p>Files up to {megabytes} MB; the first {seconds:g} s are shown. The browser asks before it uses the microphone. Sound is
+deleted after a day.</p>
 """
 
 log = logging.getLogger("auscult.studio")
@@ -77,7 +77,7 @@ def build() -> None:
                 choices(),
                 value=first_choice(),
                 label="Upstream",
-                info="Or type a name, such as hf:facebook/hubert-base-ls960",
+                info="Choose, or type hf: and the name of a model",
                 allow_custom_value=True,
                 elem_classes="au-upstream",
             )

@@ -147,10 +147,12 @@ const painters = {
     plane(view) {
         const {back: pen} = view, points = spots(view), radius = points.length > 250 ? 2.2 : 3;
         pen.strokeStyle = look.line;
-        pen.lineWidth = 1;
+        pen.lineWidth = 0.75;
+        pen.globalAlpha = 0.5;
         pen.beginPath();
         points.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y)));
         pen.stroke();
+        pen.globalAlpha = 1;
         const kinds = [...new Set((scene.tiers[kept.colour] ?? []).map((span) => span[2]))];
         points.forEach(([x, y], i) => {
             const at = columnTime(i), kind = kinds.indexOf(label(kept.colour, at));
