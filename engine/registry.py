@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,10 @@ class Registry(Generic[T]):
         self.package = package
         self.family = package.rsplit(".", 1)[-1]
         self._found: dict[str, list[object]] = {}
-        self._broken: dict[str, Broken] = {}
+        self._home: dict[str, Path] = {}  # name -> the file it comes from
+        self._broken: dict[Path, Broken] = {}
         self._seen: dict[Path, float] = {}
+        self._lock = threading.RLock()  # pages ask from many threads; an extension may itself ask while it is imported
 
     @property
     def broken(self) -> list[Broken]:
@@ -63,6 +66,10 @@ class Registry(Generic[T]):
         return classes[name]
 
     def _look(self) -> None:
+        with self._lock:
+            self._search()
+
+    def _search(self) -> None:
         # Files dropped in while the process runs are found at the next question; a changed file of the user's is read anew.
         folder = Path(str(importlib.import_module(self.package).__path__[0]))
         for file in sorted(folder.glob("[!_]*.py")):
@@ -81,12 +88,13 @@ class Registry(Generic[T]):
 
     def _forget(self, file: Path) -> None:
         self._seen.pop(file, None)
-        self._found.pop(file.stem, None)
-        self._broken.pop(file.stem, None)
+        if self._home.get(file.stem) == file:  # a file of that name in the other folder keeps what it has
+            del self._home[file.stem], self._found[file.stem]
+        self._broken.pop(file, None)
 
     def _take(self, file: Path, module_name: str) -> None:
         if file.stem in self._found:
-            self._broken[file.stem] = Broken(file, f"The name '{file.stem}' is taken by another file of this family.")
+            self._broken[file] = Broken(file, f"The name '{file.stem}' is taken by another file of this family.")
             return
         try:
             if module_name.startswith("extensions."):
@@ -95,8 +103,9 @@ class Registry(Generic[T]):
                 module = importlib.import_module(module_name)
         except Exception as error:
             text = str(error) if isinstance(error, AuscultError) else f"{type(error).__name__}: {error}"
-            self._broken[file.stem] = Broken(file, text)
+            self._broken[file] = Broken(file, text)
             return
+        self._home[file.stem] = file
         self._found[file.stem] = [item for item in vars(module).values() if self._belongs(item, module)]
 
     def _belongs(self, item: object, module: ModuleType) -> bool:
