@@ -166,8 +166,6 @@ class Gate:
 
         async def count() -> Message:
             nonlocal received
-            if received > limit:
-                return {"type": "http.disconnect"}
             message = await receive()
             received += len(message.get("body", b""))
             return {"type": "http.disconnect"} if received > limit else message
