@@ -26,7 +26,7 @@ VIRIDIS = (
 )  # fmt: skip
 DIFFERENCE = {
     "light": ("#0b4a8f", "#2f79b8", "#78b1d8", "#bcd9ea", "#f4f5f6", "#fbd9b0", "#f5b066", "#df7f1e", "#a3500a"),
-    "dark": ("#9fd0ff", "#5aa6ea", "#2a75b9", "#174a78", "#161c26", "#6b3d0c", "#b3660f", "#ec9526", "#ffd08a"),
+    "dark": ("#7cc0ff", "#4a97dd", "#2a6fae", "#174a78", "#161c26", "#6b3d0c", "#ad620c", "#e08a1c", "#ffad45"),
 }
 # Okabe and Ito's colours; in the dark, black becomes white and the two darkest are lightened.
 RUNS = {
@@ -80,7 +80,7 @@ def _line(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
             continue
         x = [_shown(row.get(figure.x)) for row in group]
         style = _style(place, theme)
-        flat = len(y) > 1 and len(set(y)) == 1
+        flat = len(set(x)) > 1 and len(set(y)) == 1
         curves.append(
             {
                 "type": "scatter",
