@@ -49,6 +49,13 @@ def theme() -> Theme:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
+@st.fragment(run_every=2)
+def follow_theme(drawn: Theme) -> None:
+    """Draw the page again when the browser went light or dark: figures do not follow by themselves."""
+    if theme() != drawn:
+        st.rerun()
+
+
 def guarded(render: Callable[[], None]) -> Callable[[], None]:
     """A page, or a part that is drawn again by itself, that says what went wrong where it would have been."""
 

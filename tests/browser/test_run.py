@@ -35,6 +35,8 @@ def test_from_form_to_result(page: Any, shots: Path) -> None:
     open_run(page, "run=linear_probe")
     choose(page, "upstream", "fbank")
     choose(page, "corpus", CORPUS)
+    choose(page, "unit", "utterance")
+    choose(page, "label", "digit")
     page.wait_for_function("() => document.querySelector('#run-command').textContent.includes('upstream=fbank')")
     no_overlap(page, "#page-run .au-field, #run-notice, #run-add, #run-command, #run-yaml")
     page.screenshot(path=shots / "run.png")

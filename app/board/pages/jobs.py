@@ -165,4 +165,4 @@ def _curves(id: str, none: str) -> None:
             if len(trace.get("x", ())) > MARKED:
                 trace["mode"] = "lines"
         with columns[place % len(columns)]:
-            widgets.chart(drawn, f"curve {id} {quantity}", height=270)
+            widgets.chart(drawn, f"curve {id} {quantity}", height=300)

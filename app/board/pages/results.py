@@ -50,6 +50,7 @@ def render() -> None:
     _summary(chosen, read, documents, names)
     _figures(result, f"{' '.join(row.id for row in compared)}")
     _tabs(chosen, result, read, documents, names)
+    widgets.follow_theme(widgets.theme())
 
 
 def _choose(rows: list[summaries.Summary], asked: str) -> tuple[summaries.Summary, list[summaries.Summary]]:

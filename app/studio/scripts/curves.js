@@ -8,7 +8,7 @@ const empty = element.querySelector('.au-curves-empty');
 const LIGHT = ['#0072b2', '#d55e00', '#009e73', '#cc79a7'];
 const DARK = ['#56b4e9', '#e69f00', '#33c29a', '#e3a1c6'];
 const DASHES = [[], [5, 3], [2, 2], [7, 2, 2, 2]];
-const PAD = {left: 46, right: 10, top: 8, bottom: 20};
+const PAD = {right: 12, top: 8, bottom: 20};
 let job = null, to = 0, series = new Map(), panels = new Map(), zoom = null, hover = null, waiting = false;
 
 function take() {
@@ -67,7 +67,7 @@ function build(of) {
     const step = event => {
         const frame = panel.frame;
         if (!frame) return null;
-        const share = (event.offsetX - PAD.left) / (panel.canvas.clientWidth - PAD.left - PAD.right);
+        const share = (event.offsetX - frame.left) / (panel.canvas.clientWidth - frame.left - PAD.right);
         return frame.x0 + Math.min(1, Math.max(0, share)) * (frame.x1 - frame.x0);
     };
     panel.canvas.addEventListener('pointerdown', event => { from = step(event); panel.canvas.setPointerCapture(event.pointerId); });
@@ -135,23 +135,25 @@ function paint(panel) {
     if (y1 - y0 < 1e-12) { const some = Math.abs(y0) * .05 || .5; y0 -= some; y1 += some; }
     const room = (y1 - y0) * .06;
     y0 -= room; y1 += room;
-    panel.frame = {x0, x1};
-    const px = x => PAD.left + (x - x0) / (x1 - x0) * (width - PAD.left - PAD.right);
+    const levels = ticks(y0, y1, 4), words = levels.map(tick => said(logged ? 10 ** tick : tick));
+    const left = Math.max(30, ...words.map(word => pen.measureText(word).width)) + 10;
+    panel.frame = {x0, x1, left};
+    const px = x => left + (x - x0) / (x1 - x0) * (width - left - PAD.right);
     const py = y => height - PAD.bottom - (scale(y) - y0) / (y1 - y0) * (height - PAD.top - PAD.bottom);
     const level = y => height - PAD.bottom - (y - y0) / (y1 - y0) * (height - PAD.top - PAD.bottom);
 
     pen.fillStyle = ink; pen.strokeStyle = rule; pen.lineWidth = 1;
     pen.textAlign = 'right'; pen.textBaseline = 'middle';
-    for (const tick of ticks(y0, y1, 4)) {
+    levels.forEach((tick, index) => {
         const y = Math.round(level(tick)) + .5;
-        pen.beginPath(); pen.moveTo(PAD.left, y); pen.lineTo(width - PAD.right, y); pen.stroke();
-        pen.fillText(said(logged ? 10 ** tick : tick), PAD.left - 6, y);
-    }
+        pen.beginPath(); pen.moveTo(left, y); pen.lineTo(width - PAD.right, y); pen.stroke();
+        pen.fillText(words[index], left - 6, y);
+    });
     pen.textAlign = 'center'; pen.textBaseline = 'top';
     for (const tick of ticks(x0, x1, Math.max(2, width / 90))) pen.fillText(tick.toLocaleString('en'), px(tick), height - PAD.bottom + 5);
 
     pen.save();
-    pen.beginPath(); pen.rect(PAD.left, 0, width - PAD.left - PAD.right, height - PAD.bottom + 1); pen.clip();
+    pen.beginPath(); pen.rect(left, 0, width - left - PAD.right, height - PAD.bottom + 1); pen.clip();
     lines.forEach((line, index) => {
         pen.strokeStyle = pen.fillStyle = colours[index % 4];
         pen.lineWidth = 1.75; pen.lineJoin = 'round';
