@@ -153,6 +153,7 @@ const painters = {
         points.forEach(([x, y], i) => (i ? pen.lineTo(x, y) : pen.moveTo(x, y)));
         pen.stroke();
         pen.globalAlpha = 1;
+        pen.strokeStyle = look.faint;
         const kinds = [...new Set((scene.tiers[kept.colour] ?? []).map((span) => span[2]))];
         points.forEach(([x, y], i) => {
             const at = columnTime(i), kind = kinds.indexOf(label(kept.colour, at));
@@ -161,11 +162,12 @@ const painters = {
             if (kept.colour !== 'time' && Math.floor(kind / look.runs.length) % 2) pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
             else pen.arc(x, y, radius, 0, 7);
             pen.fill();
+            pen.stroke(); // dark points are seen on a dark ground too
         });
         if (kept.colour !== 'time') nameSpots(pen, points, kinds);
         else timeKey(pen, view);
-        const share = kept.layout === 'pca' ? scene.shares[layer] : null;
-        const said = kept.layout === 'pca' ? `PCA${share === null ? '' : `, ${(100 * share).toFixed(0)} % of the variance`}` : 'UMAP, 15 neighbours, cosine';
+        const isPca = kept.layout === 'pca' || !scene.planes.umap, share = isPca ? scene.shares[layer] : null;
+        const said = isPca ? `PCA${share === null ? '' : `, ${(100 * share).toFixed(0)} % of the variance`}` : 'UMAP, 15 neighbours, cosine';
         write(pen, said, 4, view.height - 7, look.faint, {size: 10});
         view.say(`${said}: ${points.length} points, one for each ${scene.columnFrames > 1 ? `${scene.columnFrames} frames` : 'frame'} of ${scene.layers[layer].long}.`);
     },
