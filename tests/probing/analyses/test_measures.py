@@ -33,7 +33,8 @@ class Planted(Upstream):
         generator = torch.Generator().manual_seed(int(1e4 * float(wavs[0][100].abs())))
         noise = torch.randn(*power.shape[:2], 2, generator=generator)
         known = torch.cat([noise[..., :1], power], -1)
-        return Hidden([noise, known, known @ torch.tensor([[1.0, 2.0], [-1.0, 1.0]])], torch.tensor([len(f) for f in frames]))
+        turned = known @ torch.tensor([[1.0, 2.0], [-1.0, 1.0]])
+        return Hidden([noise, known, turned], torch.tensor([len(f) for f in frames]))
 
 
 FAMILY = Family([Card("planted", "planted", layers=2, dims=(2, 2, 2), hop=320, shortest=320, open=Planted)])
