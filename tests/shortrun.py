@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,6 +145,25 @@ def processes(workspace: Path) -> Iterator[Any]:
                 yield process
         except psutil.Error:
             continue
+
+
+def words(process: Any) -> list[str]:
+    """The command line of a process; none when it has ended."""
+    import psutil
+
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def end(workspace: Path) -> None:
+    """Kill every process of a workspace."""
+    import psutil
+
+    for process in processes(workspace):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def sabotage(fault: str) -> None:

@@ -18,8 +18,7 @@ def executor(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Execut
     if kind.affinity() < 0:
         pytest.skip(f"{request.param} cannot run on this machine.")
     yield Inline(shortrun.resolve) if kind is Inline else kind()
-    for process in shortrun.processes(workspace):
-        process.kill()
+    shortrun.end(workspace)
 
 
 def begin(executor: Executor, **settings: object) -> tuple[Job, threading.Thread]:

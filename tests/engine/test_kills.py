@@ -151,8 +151,7 @@ def several_slots(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("AUSCULT_CPU_SLOTS", str(SLOTS))
     settings.cache_clear()
     yield
-    for process in shortrun.processes(workspace):
-        process.kill()
+    shortrun.end(workspace)
 
 
 def test_a_few_kills(workspace: Path) -> None:

@@ -24,7 +24,7 @@ def engine(workspace: Path) -> Iterator[Live]:
     warm = Live([*shortrun.COMMAND, "live"])
     yield warm
     warm.close()
-    assert [process for process in shortrun.processes(workspace) if "live" in process.cmdline()] == []
+    assert [process for process in shortrun.processes(workspace) if "live" in shortrun.words(process)] == []
 
 
 def question(**settings: Any) -> dict[str, Any]:

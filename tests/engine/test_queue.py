@@ -28,8 +28,7 @@ Serve = Callable[[], Callable[[], None]]
 def short(workspace: Path) -> Iterator[None]:
     shortrun.drop(workspace)
     yield
-    for process in shortrun.processes(workspace):
-        process.kill()
+    shortrun.end(workspace)
 
 
 @pytest.fixture
@@ -136,14 +135,14 @@ def test_a_run_that_does_not_listen_is_killed_with_all_it_started(
     job.cancel()
     over(job)
     assert job.status().state is State.CANCELLED and 0.9 < time.monotonic() - began < 10
-    shortrun.wait(lambda: not [p for p in shortrun.processes(workspace) if "worker" in p.cmdline()])
+    shortrun.wait(lambda: not [p for p in shortrun.processes(workspace) if "worker" in shortrun.words(p)])
 
 
 def test_what_a_worker_leaves_behind_ends_with_it(serve: Serve, workspace: Path) -> None:
     job = submit(behaviour="leave")
     serve()
     over(job)
-    shortrun.wait(lambda: not [p for p in shortrun.processes(workspace) if p.cmdline()[:1] == ["sleep"]])
+    shortrun.wait(lambda: not [p for p in shortrun.processes(workspace) if shortrun.words(p)[:1] == ["sleep"]])
 
 
 def test_a_forked_child_does_not_keep_the_job(serve: Serve) -> None:
@@ -362,7 +361,7 @@ def test_ensure_starts_one_queue(workspace: Path) -> None:
     for _ in range(3):
         queue.ensure(shortrun.COMMAND)
     over(job)
-    queues = [process for process in shortrun.processes(workspace) if process.cmdline()[-1] == "queue"]
+    queues = [process for process in shortrun.processes(workspace) if shortrun.words(process)[-1:] == ["queue"]]
     shortrun.wait(lambda: len([process for process in queues if process.is_running() and process.status() != "zombie"]) == 1)
     for process in queue._detached:
         process.terminate()
