@@ -111,7 +111,6 @@ class Pretext(RunSpec):
             table,
             [Figure("line", f"{self.title()}: loss", x="step", y="loss", by="split", x_title="step", y_title="loss")],
             {
-                "spec": self.document,
                 "upstream": f"job:{ctx.folder.name}",
                 "revision": revision,
                 "corpus": {"name": self.corpus, "content": corpus.find(self.corpus).content},

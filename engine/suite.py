@@ -28,4 +28,4 @@ class Suite(RunSpec):
         """Run every child and gather."""
         documents = self.expand()
         results = ctx.children(documents)
-        return Result(self.table(documents, results), self.figures(), {"spec": self.document, "runs": documents})
+        return Result(self.table(documents, results), self.figures(), {"runs": documents})

@@ -172,7 +172,6 @@ class Task(RunSpec):
 
     def _facts(self, card: Card, examples: "Examples", final: dict[str, float], best_step: int) -> dict[str, Any]:
         return {
-            "spec": self.document,
             "upstream": {"name": card.name, "revision": card.revision, "license": card.license},
             "corpus": {"name": self.corpus, "content": corpus.find(self.corpus).content},
             "classes": examples.classes,

@@ -110,10 +110,9 @@ class Analysis(RunSpec):
         ]
 
     def facts(self, rows: Rows, **more: Any) -> dict[str, Any]:
-        """What made the numbers: the spec, the revisions behind the names, how much there was."""
+        """What made the numbers: the revisions behind the names and how much there was."""
         card = upstream.find(self.upstream)
         return {
-            "spec": self.document,
             "upstream": {"name": card.name, "revision": card.revision, "license": card.license},
             "corpus": {"name": self.corpus, "content": corpus.find(self.corpus).content},
             "rows": len(rows),
