@@ -66,7 +66,7 @@ def test_heat_puts_each_value_in_its_cell() -> None:
 
 
 def test_differences_are_centred_on_zero() -> None:
-    rows: list[dict[str, Value]] = [{"a": 0, "b": 0, "v": -0.2}, {"a": 0, "b": 1, "v": 0.7}]
+    rows: list[dict[str, Value]] = [{"a": 0, "b": 0, "v": -0.7}, {"a": 0, "b": 1, "v": 0.2}]
     (heat,) = drawn(rows, Figure("heat", "", x="b", y="a", value="v", centred=True), "dark")["data"]
     assert (heat["zmin"], heat["zmax"]) == (-0.7, 0.7)
     assert heat["colorscale"][4] == [0.5, figures.DIFFERENCE["dark"][4]]

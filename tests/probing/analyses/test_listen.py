@@ -61,6 +61,20 @@ def test_participation_counts_dimensions() -> None:
     assert listen.participation(torch.outer(torch.linspace(-1, 1, 9), torch.ones(4))) == pytest.approx(1.0)
 
 
+def test_participation_of_unequal_axes_has_a_closed_form() -> None:
+    axes = torch.cat([torch.eye(2), -torch.eye(2)]) * torch.tensor([2.0, 1.0])  # variances as 4 to 1
+    assert listen.participation(axes) == pytest.approx((4 + 1) ** 2 / (16 + 1))
+
+
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+def test_a_turned_plane_is_turned_back(mirror: float) -> None:
+    angle = torch.tensor(0.7)
+    rotation = torch.stack([torch.stack([angle.cos(), angle.sin()]), torch.stack([-angle.sin(), angle.cos()])])
+    plane = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    found = listen.turned(plane @ rotation * torch.tensor([1.0, mirror]), plane)
+    assert torch.allclose(found, plane, atol=1e-5)
+
+
 def test_a_dimension_that_never_changes_counts_for_nothing() -> None:
     found = listen.standardised(torch.tensor([[7.0, 1.0], [7.0, 3.0]]))
     assert found.tolist() == [[0.0, -1.0], [0.0, 1.0]]
