@@ -22,6 +22,13 @@ def test_rows_that_repeat_do_not_break_it() -> None:
     assert len(torch.unique(clusters.assign(x, centres))) == 2
 
 
+def test_a_cluster_that_nothing_is_near_takes_the_row_that_lies_farthest(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.tensor([[0.0], [0.1], [9.0], [9.1]])
+    monkeypatch.setattr(clusters, "_seeds", lambda *_: torch.tensor([[0.0], [100.0], [-100.0]]))
+    centres = clusters.kmeans(x, 3)
+    assert len(torch.unique(clusters.assign(x, centres))) == 3
+
+
 def test_more_clusters_than_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="as many rows"):
         clusters.kmeans(torch.zeros(3, 2), 4)
