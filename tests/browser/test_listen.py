@@ -132,8 +132,9 @@ def test_keys_play_and_move(listen: Any) -> None:
     listen.locator(STAGE).focus()
     listen.keyboard.press("Space")
     listen.wait_for_function(f"() => Number(document.querySelector('{STAGE}').dataset.time) > 0.1")
+    listen.locator(".st-play[aria-label=Pause]").wait_for()
     listen.keyboard.press("Space")
-    assert listen.locator(".st-play").get_attribute("aria-label") == "Play"
+    listen.locator(".st-play[aria-label=Play]").wait_for()
     listen.keyboard.press("Home")
     for _ in range(3):
         listen.keyboard.press("ArrowRight")
