@@ -162,7 +162,7 @@ class _Pass:
         done = 0.0
         plan = deque([by_id[id(item)] for item in batch] for batch in batches(self.utterances, budget))
         reading: deque[tuple[list[_Clip], list[Future[Tensor]]]] = deque()
-        with ThreadPoolExecutor(max_workers=2) as threads, torch.inference_mode(), self._autocast():
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads, torch.inference_mode(), self._autocast():
             try:
                 while plan or reading:
                     while plan and len(reading) <= AHEAD:

@@ -64,6 +64,17 @@ class Shape:
         for name in (self.activation, self.conv_activation):
             if name not in ACTIVATIONS:
                 raise Refused(f"The activation '{name}' is not known. There is: {', '.join(ACTIVATIONS)}.")
+        sizes = (
+            self.dim,
+            self.layers,
+            self.heads,
+            self.inner,
+            self.position_kernel,
+            self.position_groups,
+            self.position_depth,
+        )
+        if min(*sizes, *(number for convolution in self.convolutions for number in convolution)) < 1:
+            raise Refused("Every size of a network is at least 1.")
         if self.dim % self.heads:
             raise Refused(f"A width of {self.dim} cannot be divided among {self.heads} attention heads.")
 

@@ -312,7 +312,10 @@ def _snapshot(repository: str, revision: str = "") -> Path | None:
 def _is_here(folder: Path | None) -> bool:
     if folder is None or not (folder / CONFIG).exists():
         return False
-    files = _weight_files(folder)
+    try:
+        files = _weight_files(folder)
+    except Refused:
+        return False  # half of it may be here; opening it says what is wrong
     return bool(files) and all(file.exists() for file in files)
 
 

@@ -115,6 +115,8 @@ def test_what_is_not_a_checkpoint_gets_a_sentence(tmp_path: Path) -> None:
     assert "not readable JSON" in refused(tmp_path)
     config.write_text('{"model_type": "hubert", "hidden_size": "wide"}')
     assert "does not describe a usable model" in refused(tmp_path)
+    config.write_text('{"model_type": "hubert", "num_attention_heads": 0}')
+    assert "at least 1" in refused(tmp_path)
     config.write_text('{"model_type": "hubert", "hidden_act": "sine"}')
     assert "activation 'sine'" in refused(tmp_path)
     config.write_text('{"model_type": "hubert"}')
