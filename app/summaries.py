@@ -46,6 +46,7 @@ class Summary:
     metric: str  # the last value of the metric that matters
     best: str
     age: str
+    when: str  # it was added, on the clock of this machine: unlike its age, this stays
     took: str
     reason: str
     can_cancel: bool
@@ -219,6 +220,7 @@ def summary(job: Job, status: Status, document: Mapping[str, Any], curves: Curve
         metric=f"{name.replace('_', ' ')} {number(curves.points[name][-1][1])}" if name else "",
         best=f"best {number(best[1])} at step {best[0]:,.0f}" if best else "",
         age=span(now - status.submitted) if status.submitted else "",
+        when=time.strftime("%d %b %H:%M:%S", time.localtime(status.submitted)) if status.submitted else "",
         took=span(status.ended - status.started) if status.ended > status.started > 0 else "",
         reason=status.reason,
         can_cancel=not state.is_over and not asked,

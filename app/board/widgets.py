@@ -36,6 +36,11 @@ LOOK = """<style>
 .bo-bad { border-left: 4px solid #c4493d; }
 .bo-wait { border-left: 4px solid #b7791f; }
 .bo-plain { border-left: 4px solid #5d6b7e; }
+.stApp a.bo-button { display: inline-block; padding: 6px 13px; border-radius: 8px; color: inherit; text-decoration: none; }
+.stApp a.bo-button { border: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
+.stApp a.bo-button { line-height: 1.6; white-space: nowrap; }
+.stApp a.bo-button:hover { border-color: currentColor; }
+.stApp a.bo-first { background: #0b5fa5; border-color: #0b5fa5; color: #ffffff; }
 </style><a class="bo-studio" href="/studio/" target="_self">Studio</a>"""
 
 
@@ -84,6 +89,12 @@ def panel(kind: str, title: str, sentence: str, link: tuple[str, str] | None = N
     """A framed message: kind is bad, wait or plain; the link is (address, text)."""
     go = f'<a href="{escape(link[0])}" target="_self">{escape(link[1])}</a>' if link else ""
     st.html(f'<div class="bo-panel bo-{kind}"><h3>{escape(title)}</h3><p>{escape(sentence)}</p>{go}</div>')
+
+
+def go(text: str, address: str, *, first: bool = False) -> None:
+    """A link that looks like a button and stays in this tab, which Streamlit's own does not."""
+    kind = "bo-button bo-first" if first else "bo-button"
+    st.html(f'<a class="{kind}" href="{escape(address)}" target="_self">{escape(text)}</a>', width="content")
 
 
 COLOURS = {"running": "#3d8fd9", "finished": "#0f9960", "failed": "#d9534a", "cancelled": "#b7791f", "queued": "#7a889b"}

@@ -20,6 +20,17 @@ DARK_FIGURE = """() => {
 }"""
 
 
+# Gradio says so in the console when a page is left while it asks for something.
+LEAVING = [r"AbortError: signal is aborted", r"Connection errored out"]
+# Streamlit looks for its server below the address of the page first, then where it is.
+DEEP_LINK = r"responded with a status of 404"
+
+
+@pytest.fixture(autouse=True)
+def leaves_pages(complaints: Any) -> None:
+    complaints.allowed += LEAVING
+
+
 @pytest.fixture
 def shots(tmp_path: Path) -> Path:
     """Where screenshots go: into the documentation when it is being made."""
@@ -124,7 +135,8 @@ class Slow(RunSpec):
 '''
 
 
-def test_dropped_file_is_run_watched_cancelled_and_resumed(page: Any, server: Any, shots: Path) -> None:
+def test_dropped_file_is_run_watched_cancelled_and_resumed(page: Any, server: Any, complaints: Any, shots: Path) -> None:
+    complaints.allowed.append(DEEP_LINK)
     open_run(page, "run=linear_probe")
     folder = server.workspace / "extensions" / "analyses"
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,16 +145,16 @@ def test_dropped_file_is_run_watched_cancelled_and_resumed(page: Any, server: An
     page.locator('button[data-run="slow"]').click()
     steps = page.locator("#field-steps input")
     steps.wait_for(timeout=PATIENCE)
-    steps.fill("300")
-    page.wait_for_function("() => document.querySelector('#run-command').textContent.includes('steps=300')")
+    steps.fill("5000")
+    page.wait_for_function("() => document.querySelector('#run-command').textContent.includes('steps=5000')")
 
     # What was written is there after a reload, and after a look at another tab.
     page.reload()
     steps.wait_for(timeout=PATIENCE)
-    assert steps.input_value() == "300"
+    assert steps.input_value() == "5000"
     page.get_by_role("tab", name="Jobs", exact=True).click()
     page.get_by_role("tab", name="Run", exact=True).click()
-    assert steps.input_value() == "300"
+    assert steps.input_value() == "5000"
 
     page.locator("#run-add").click()
     page.get_by_role("link", name="Watch it in Jobs").click()
@@ -175,5 +187,5 @@ def test_dropped_file_is_run_watched_cancelled_and_resumed(page: Any, server: An
     # Its settings fill the form again.
     page.get_by_role("link", name="Clone").click()
     steps.wait_for(timeout=PATIENCE)
-    assert steps.input_value() == "300"
+    assert steps.input_value() == "5000"
     assert id in page.locator("#page-run").text_content()

@@ -115,12 +115,12 @@ def _detail(row: summaries.Summary, job: Job) -> None:
         widgets.head(row.title, row.state, row.state_text, facts, list(dict.fromkeys(status.notes))[-5:])
     with right, st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         if row.has_result:
-            st.link_button("Open result", f"/board/results?job={row.id}", type="primary")
+            widgets.go("Open result", f"/board/?job={row.id}", first=True)
         if row.can_cancel:
             st.button("Cancel", key=f"cancel {row.id}", on_click=_press, args=(job.cancel,))
         if row.can_resume:
             st.button("Resume", key=f"resume {row.id}", on_click=_press, args=(job.resume,))
-        st.link_button("Clone", f"/studio/?tab=run&from={row.id}")
+        widgets.go("Clone", f"/studio/?tab=run&from={row.id}")
     refused = st.session_state.pop(REFUSED, "")
     if refused:
         widgets.refusal("That could not be done", refused)

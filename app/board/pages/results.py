@@ -57,9 +57,10 @@ def _choose(rows: list[summaries.Summary], asked: str) -> tuple[summaries.Summar
     known = {row.id: row for row in rows}
     one, more = st.columns([3, 4])
 
+    # What is chosen is known by its text, so no text may change while the page is open.
     def say(id: str) -> str:
         row = known[id]
-        return f"{row.title} · {row.about or id} · {row.age} ago"
+        return f"{row.title} · {row.about or id} · {row.when}"
 
     with one:
         start = list(known).index(asked) if asked in known else 0
@@ -71,7 +72,7 @@ def _choose(rows: list[summaries.Summary], asked: str) -> tuple[summaries.Summar
         picked = st.multiselect(
             "Compare with",
             list(alike),
-            format_func=lambda id: f"{labels[id]} · {alike[id].age} ago",
+            format_func=lambda id: f"{labels[id]} · {alike[id].when}",
             max_selections=MOST_COMPARED - 1,
             placeholder=f"Other results of {chosen.title}" if alike else f"There is no other result of {chosen.title}",
             disabled=not alike,
@@ -171,7 +172,7 @@ def _tabs(
                 st.subheader(names[id])
             st.code(forms.command(document), language="bash", wrap_lines=True)
             st.code(forms.as_yaml(document), language="yaml")
-            st.link_button("Open this form in Studio", f"/studio/?tab=run&from={id}")
+            widgets.go("Open this form in Studio", f"/studio/?tab=run&from={id}")
 
 
 def _table(chosen: summaries.Summary, result: Result) -> None:
