@@ -38,7 +38,7 @@ LOOK = """<style>
 .bo-plain { border-left: 4px solid #5d6b7e; }
 .stApp a.bo-button { display: inline-block; padding: 6px 13px; border-radius: 8px; color: inherit; text-decoration: none; }
 .stApp a.bo-button { border: 1px solid color-mix(in srgb, currentColor 25%, transparent); }
-.stApp a.bo-button { line-height: 1.6; white-space: nowrap; }
+.stApp a.bo-button { font-size: 14px; line-height: 1.6; white-space: nowrap; }
 .stApp a.bo-button:hover { border-color: currentColor; }
 .stApp a.bo-first { background: #0b5fa5; border-color: #0b5fa5; color: #ffffff; }
 </style><a class="bo-studio" href="/studio/" target="_self">Studio</a>"""

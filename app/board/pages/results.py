@@ -57,10 +57,10 @@ def _choose(rows: list[summaries.Summary], asked: str) -> tuple[summaries.Summar
     known = {row.id: row for row in rows}
     one, more = st.columns([3, 4])
 
-    # What is chosen is known by its text, so no text may change while the page is open.
+    # What is chosen is known by its text: no two texts may be the same, and none may change while the page is open.
     def say(id: str) -> str:
         row = known[id]
-        return f"{row.title} · {row.about or id} · {row.when}"
+        return " · ".join(part for part in (row.title, row.about, row.when, id[-4:]) if part)
 
     with one:
         start = list(known).index(asked) if asked in known else 0
