@@ -29,11 +29,12 @@ from urllib.parse import parse_qsl
 import numpy as np
 import yaml
 
-from engine import audio, conditions, resample, speech
+from engine import audio, resample
 from engine.corpus import Corpus, Span, Utterance
 from engine.errors import Refused, Unknown
 from engine.run import write_text
 from engine.settings import HOUSE, settings
+from engine.synthesis import conditions, speech
 
 PRESETS = HOUSE / "assets" / "spoken.yaml"
 

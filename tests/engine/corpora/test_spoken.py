@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import audio, corpus, speech
+from engine import audio, corpus
 from engine.corpora import spoken
 from engine.errors import Refused, Unavailable, Unknown
+from engine.synthesis import speech
 
 
 def _bytes(name: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from engine.resample import Samples, resample
 SILENCE = "sil"
 LEAD, TAIL = 0.1, 0.15  # seconds of silence put before and after
 SPEECH_DB = -25.0  # level of every clip over its speech, in dB below full scale
-_CHILD = Path(__file__).with_name("_espeak.py")
+_CHILD = Path(__file__).with_name("espeak.py")
 _WORD = 1  # espeak_EVENT_TYPE
 _GAP = 0.003  # shorter stretches of zeros are part of a sound
 _CLOSURE = 0.06  # longest pause that espeak puts between a word's event and its first phone, in running speech

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import speech
 from engine.audio import SAMPLE_RATE
 from engine.errors import Unavailable
+from engine.synthesis import speech
 
 VOWELS = {"æ", "ɑ", "ɔ", "ɛ", "ɪ", "i", "ʌ", "u", "ʊ", "eɪ", "aɪ", "oʊ", "aʊ", "ɜ"}
 

@@ -1,4 +1,4 @@
-"""The sample clips in assets/clips, and the recipe that made them: `python -m engine.clips` makes them anew.
+"""The sample clips in assets/clips, and the recipe that made them: `python -m engine.synthesis.clips` makes them anew.
 
 clips.json holds a list of {"file", "title", "text", "voice", "tiers": {"phone" and "word": [[start, end, label], ...]}}.
 """
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import audio, conditions, speech
+from engine import audio
 from engine.run import write_text
 from engine.settings import HOUSE
+from engine.synthesis import conditions, speech
 
 FOLDER = HOUSE / "assets" / "clips"
 SENTENCE = "A large ship sank near the coast, and nobody knew why the light was out."

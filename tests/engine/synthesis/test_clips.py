@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import audio, clips
+from engine import audio
+from engine.synthesis import clips
 
 
 def test_the_recipe_makes_the_bundled_clips(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from engine import conditions
 from engine.audio import SAMPLE_RATE
+from engine.synthesis import conditions
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The espeak-ng library (GPL), called in a process of its own: python _espeak.py LIBRARY DATA < request > answer.
+"""The espeak-ng library (GPL), called in a process of its own: python espeak.py LIBRARY DATA < request > answer.
 
 The request is JSON: a list of {"text", "voice", "rate", "pitch"}. The answer is, for each of them, a line of JSON
 {"rate", "samples", "events": [[kind, place, length, sample, label], ...]} and then the samples as 16-bit little endian.
