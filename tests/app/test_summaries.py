@@ -101,9 +101,14 @@ def test_newest_first_and_children_under_their_parent() -> None:
     assert len(Ledger().rows(2)) == 2
 
 
-@pytest.mark.parametrize("id", ["", ".", "..", "../..", "a/b", "/etc", "\0", "x" * 300, "nothing", ".hidden"])
-def test_an_id_is_never_a_path(id: str) -> None:
-    job()
+@pytest.mark.parametrize(
+    "id", ["", ".", "..", "../..", "../other", "1-one/inside", "/etc", "\0", "x" * 300, "nothing", ".hidden"]
+)
+def test_an_id_is_never_a_path(id: str, workspace: Path) -> None:
+    JobStore().submit({"run": "cca"}, id="1-one")
+    for place in ("other", "jobs/1-one/inside", "jobs/.hidden"):
+        (workspace / place).mkdir(parents=True)
+        (workspace / place / "spec.json").write_text('{"run": "cca"}')
     assert summaries.find(id) is None
     assert Ledger().row(id) is None
     assert Ledger().curves(id) == {}
