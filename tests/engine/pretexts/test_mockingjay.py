@@ -75,6 +75,9 @@ def test_it_learns_is_killed_resumed_exactly_found_and_probed(workspace: Path) -
     assert states[0].shape == (1, 25, 32)
     assert all(torch.equal(a, b) for a, b in zip(states, upstream.load(second.name).encode([wave]).states, strict=True))
 
+    killed.result_file.unlink()  # an upstream is listed when its job has ended well
+    assert second.name not in {card.name for card in upstream.cards()}
+
     probe = {"run": "linear_probe", "upstream": f"job:{whole.id}", "corpus": TINY["corpus"], "repeats": 1, "baselines": []}
     table = workbench.resolve(probe).run(Context(workspace / "jobs" / whole.id, device="cpu")).table
     accuracy = [line["value"] for line in table if line["measure"] == "accuracy" and line["upstream"] == f"job:{whole.id}"]

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from app import workbench
+from engine import upstream
 from engine.errors import Refused
 from engine.run import Context, Result
 from engine.settings import HOUSE
 from probing.analyses import cca, linear_probe, lnsr
+from probing.stats import probes
 
 PAGE = (HOUSE / "docs" / "extend.md").read_text("utf-8")
 PLANTED = '''"""Layer 0 knows nothing, layers 1 and 2 know how loud it is."""
@@ -159,6 +161,24 @@ def test_an_attack_reaches_further_than_noise_of_its_strength(workspace: Path) -
     assert values["attack", last] > values["random noise", last] > 0
     assert result.facts["ratio_of_the_sound"] == pytest.approx(0.1) and result.facts["clips_attacked"] == 6
     assert result.facts["probe_accuracy_under_attack"] <= result.facts["probe_accuracy"]
+
+
+def test_the_attack_goes_where_the_probe_errs_more() -> None:
+    model = upstream.load("mockingjay-small")
+    generator = torch.Generator().manual_seed(0)
+    wave = 0.1 * torch.randn(8000, generator=generator)
+    width = 2 * model.card.dims[-1]
+    weight = torch.randn(1, width, 3, generator=generator, dtype=torch.float64)
+    none = torch.zeros(1)
+    probe = probes.Probe(weight, torch.zeros(1, 3, dtype=torch.float64), none, none, none)
+    truth = torch.tensor([1])
+    step = 1e-4 * lnsr._gradient(model, probe, model.card.layers, wave, truth).sign()
+
+    def loss(sound: torch.Tensor) -> float:
+        row = lnsr.pooled(model.encode([sound]).clip(0)[-1].detach())
+        return float(torch.nn.functional.cross_entropy(probe.scores(row[None, None])[0], truth))
+
+    assert loss(wave + step) > loss(wave) > loss(wave - step)
 
 
 def test_what_the_probe_of_the_attack_reads_is_what_rows_hold() -> None:
