@@ -65,6 +65,7 @@ def linear(
     held = space.map(valid[0].to(device, torch.float64)) if valid is not None else None
     start: Tensor | None = None
     best: dict[str, Tensor] = {}
+    fallen = 0
     for strength in sorted(strengths, reverse=True):  # from strong to weak, each from the one before it
         start, spent, converged = _solve(space, y, count, strength, start, steps, tolerance)
         found = {
@@ -80,8 +81,11 @@ def linear(
         found["accuracy"] = (scores.argmax(-1) == valid[1].to(device)).double().mean(-1)
         if best:
             better = found["accuracy"] > best["accuracy"]
+            fallen = 0 if better.any() else fallen + 1
             found = {k: torch.where(better.view(-1, *[1] * (v.dim() - 1)), v, best[k]) for k, v in found.items()}
         best = found
+        if fallen == 2:  # two strengths in a row that no layer likes better: weaker ones only fit the training rows
+            break
     weight = space.back @ best["solution"][:, 1:]
     bias = best["solution"][:, 0] - (space.mean @ weight)[:, 0]
     return Probe(weight, bias, best["strength"], best["steps"], best["converged"])
