@@ -39,6 +39,7 @@ INK = {"light": "#1f2937", "dark": "#e5e7eb"}
 FAINT = {"light": "#667085", "dark": "#98a2b3"}
 GRID = {"light": "#e4e7ec", "dark": "#2b3442"}
 MOST_ROWS, MOST_COLUMNS = 200, 400
+WHOLE = 60  # whole numbers an axis spans up to which each tick is one of them
 BIG = 20_000  # cells above which a heat map travels as 8-bit steps with a scale
 FONT = "IBM Plex Sans, ui-sans-serif, system-ui, sans-serif"
 
@@ -71,16 +72,17 @@ def _say(text: str, colour: str, theme: Theme) -> dict[str, Any]:
 
 
 def _line(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
-    """A curve for each `by`; a curve that never changes is a baseline: thin, dashed, without markers."""
+    """A curve for each `by`; one among others that never changes is a baseline: thin, dashed, unmarked."""
     bands, curves = [], []
-    for place, (name, group) in enumerate(_groups(rows, figure.by).items()):
+    groups = _groups(rows, figure.by)
+    for place, (name, group) in enumerate(groups.items()):
         group = _sorted(group, figure.x)
         y = [_number(row.get(figure.y)) for row in group]
         if not any(value is not None for value in y):
             continue
         x = [_shown(row.get(figure.x)) for row in group]
         style = _style(place, theme)
-        flat = len(set(x)) > 1 and len(set(y)) == 1
+        flat = len(groups) > 1 and len(set(x)) > 1 and len(set(y)) == 1
         curves.append(
             {
                 "type": "scatter",
@@ -99,7 +101,10 @@ def _line(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
             bands.append(band)
     layout = _layout(figure.title, theme, legend=len(curves) > 1)
     layout["hovermode"] = "x unified"
-    return {"data": bands + curves, "layout": _axes(layout, figure, theme)}
+    layout = _axes(layout, figure, theme)
+    _fit(layout["xaxis"], [row.get(figure.x) for row in rows])
+    _widen(layout["yaxis"], [row.get(figure.y) for row in rows])
+    return {"data": bands + curves, "layout": layout}
 
 
 def _band(group: Sequence[Row], figure: Figure, colour: str, name: str) -> dict[str, Any] | None:
@@ -210,6 +215,8 @@ def _heat(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
         trace.update(z=whole, zmin=low, zmax=high, hovertemplate=f"{place}: %{{z:.4~g}}<extra></extra>")
     layout = _axes(_layout(figure.title, theme), figure, theme)
     layout["xaxis"]["showgrid"] = layout["yaxis"]["showgrid"] = False
+    _fit(layout["xaxis"], x)
+    _fit(layout["yaxis"], y)
     return {"data": [trace], "layout": layout}
 
 
@@ -260,6 +267,27 @@ def _axes(layout: dict[str, Any], figure: Figure, theme: Theme, x_type: str = ""
     if x_type:
         layout["xaxis"]["type"] = x_type
     return layout
+
+
+def _fit(axis: dict[str, Any], values: Sequence[Value]) -> None:
+    """Layers and steps are whole numbers: no tick between them."""
+    whole = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+    if not whole or len(whole) < len(values):
+        return
+    span = max(whole) - min(whole)
+    if span <= WHOLE:
+        axis["dtick"] = max(1, math.ceil(span / 13))
+    if not span:
+        axis["range"] = [whole[0] - 0.6, whole[0] + 0.6]
+
+
+def _widen(axis: dict[str, Any], values: Sequence[Value]) -> None:
+    """Left alone, a curve that never changes gets an axis from one below it to one above it, whatever its size."""
+    known = {number for value in values if (number := _number(value)) is not None}
+    if len(known) == 1:
+        value = known.pop()
+        room = abs(value) * 0.1 or 1.0
+        axis["range"] = [value - room, value + room]
 
 
 def _bar_of_colours(title: str, theme: Theme) -> dict[str, Any]:

@@ -109,3 +109,19 @@ def test_zoom_outlives_a_redraw() -> None:
 def test_failed_is_told_in_the_colour_of_failure() -> None:
     made = figures.failed("The file is gone. Choose another.", "dark")
     assert made["layout"]["annotations"][0]["font"]["color"] != figures.FAINT["dark"]
+
+
+def test_a_curve_that_never_changes_keeps_its_size() -> None:
+    rows: list[dict[str, Value]] = [{"step": step, "rate": 0.001} for step in range(9)]
+    made = drawn(rows, Figure("line", "", "step", "rate"))
+    low, high = made["layout"]["yaxis"]["range"]
+    assert low < 0.001 < high < 0.002
+    assert made["data"][0]["mode"] == "lines+markers"
+
+
+@pytest.mark.parametrize(("layers", "tick"), [(1, 1), (4, 1), (13, 1), (49, 4)])
+def test_no_tick_lies_between_two_layers(layers: int, tick: int) -> None:
+    rows: list[dict[str, Value]] = [{"layer": layer, "value": layer * 0.1} for layer in range(layers)]
+    axis = drawn(rows, Figure("line", "", "layer", "value"))["layout"]["xaxis"]
+    assert axis["dtick"] == tick
+    assert ("range" in axis) == (layers == 1)
