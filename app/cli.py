@@ -99,9 +99,11 @@ def submit(
 ) -> None:
     from app import workbench
     from engine import queue
-    from engine.job import EXECUTORS
+    from engine.job import EXECUTORS, INLINE
 
     EXECUTORS.get(executor)
+    if executor == INLINE:
+        raise typer.BadParameter("A job of the inline executor runs where it was started; 'run' does that.")
     job = workbench.submit(workbench.document(name, _values(pairs)), priority=priority, executor=executor)
     queue.ensure(workbench.COMMAND)
     say(job.id)

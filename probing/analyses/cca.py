@@ -50,6 +50,10 @@ class Cca(Analysis):
         "fbank", description="Features that every layer is compared with.", json_schema_extra={"choices": "upstreams"}
     )
 
+    @classmethod
+    def title(cls) -> str:
+        return "CCA"
+
     def needs(self) -> list[str]:
         return super().needs() + upstream.missing(self.against)
 

@@ -14,6 +14,8 @@ from engine.run import Context, Figure, Value
 from probing.analysis import Compared, Labelled, Scores, alike, split, states
 from probing.stats import clusters, probes
 
+ROWS_A_TYPE = 20  # of the control task where a clustering makes the types: so many on average
+
 
 class LinearProbe(Compared):
     """Trains a linear classifier on every layer and tells how well it reads the label on held-out rows.
@@ -43,8 +45,13 @@ class LinearProbe(Compared):
         ]
 
     def scores(self, rows: Rows, layers: list[int], known: Labelled, ctx: Context) -> Scores:
-        types, kind = _types(rows, known, self.seed) if self.control else (known.y, "")
-        measures = ["accuracy", "control", "selectivity"] if self.control else ["accuracy"]
+        types, kind = _types(rows, known, self.seed) if self.control else (None, "")
+        if self.control and types is None:
+            ctx.note(
+                f"The control task was left out: {len(known.y):,} rows are too few to find more than "
+                f"{len(known.classes)} types among them that are met again in held-out rows."
+            )
+        measures = ["accuracy", "control", "selectivity"] if types is not None else ["accuracy"]
         found = {measure: np.zeros((self.repeats, len(layers))) for measure in measures}
         facts: dict[str, Any] = {"control_types": kind, "strengths": {}, "converged": True, "solver_steps": 0}
         floor = []
@@ -65,7 +72,7 @@ class LinearProbe(Compared):
                 facts["strengths"].update(
                     {str(layers[place]): float(s) for place, s in zip(places, probe.strength, strict=True)}
                 )
-                if self.control:
+                if types is not None:
                     random = control_labels(types, known.y, seed)
                     probe = _fit(x, random, len(known.classes), train, valid, ctx)
                     control = probe.accuracy(x[:, test].to(ctx.device), random[test]).cpu().numpy()
@@ -104,7 +111,7 @@ def _parts(parts: np.ndarray[Any, Any], known: Labelled, repeats: int, seed: int
     return train, valid, test
 
 
-def _types(rows: Rows, known: Labelled, seed: int) -> tuple[Tensor, str]:
+def _types(rows: Rows, known: Labelled, seed: int) -> tuple[Tensor | None, str]:
     """The type of each kept row for the control task: finer than the label, and met again in held-out rows."""
     index = rows.index.iloc[known.kept].reset_index(drop=True)
     if rows.unit == "phone" and "phone" in index:
@@ -114,7 +121,9 @@ def _types(rows: Rows, known: Labelled, seed: int) -> tuple[Tensor, str]:
         triples = (before + " " + ordered["phone"] + " " + after).sort_index()
         numbers = np.unique(triples.astype(str).to_numpy(), return_inverse=True)[1]
         return torch.from_numpy(numbers), f"{int(numbers.max()) + 1} phones in their context"
+    count = min(200, len(known.y) // ROWS_A_TYPE)
+    if count <= len(known.classes):
+        return None, ""
     x = states(rows, 0)[known.kept]
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6)
-    count = max(2, min(200, len(x) // 20))
     return clusters.assign(x, clusters.kmeans(x, count, seed=seed)), f"{count} k-means clusters of layer 0"

@@ -57,6 +57,10 @@ class Lnsr(Analysis):
         json_schema_extra={"advanced": True},
     )
 
+    @classmethod
+    def title(cls) -> str:
+        return "LNSR"
+
     def run(self, ctx: Context) -> Result:
         rows = self.rows(ctx)
         known = labelled(rows, self.label)

@@ -97,6 +97,12 @@ def test_the_control_task_gives_one_label_to_each_type_as_often_as_the_classes_o
     assert not torch.equal(random, linear_probe.control_labels(types, y, seed=4))
 
 
+def test_a_control_task_that_would_be_too_easy_is_left_out_and_said(workspace: Path) -> None:
+    result = run(workspace, "linear_probe", corpus="tones:40", baselines=[])
+    assert {line["measure"] for line in result.table} == {"accuracy"}
+    assert "The control task was left out: 40 rows are too few" in (workspace / "events.jsonl").read_text("utf-8")
+
+
 def test_mutual_information_finds_the_layer_that_knows(workspace: Path) -> None:
     result = run(workspace, "mutual_information", clusters=4, baselines=[])
     assert curve(result, "PNMI")[0] < 0.4 and curve(result, "PNMI")[1] > 0.9
