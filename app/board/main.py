@@ -4,41 +4,16 @@ A page is a module with `TITLE` (its name in the bar on top), `ORDER` (its place
 `render()`, which draws it. The file's stem is its address: `/board/jobs`. A page that fails says so in its own place.
 """
 
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
 import streamlit as st
 
 from app.board import pages, widgets
-from engine.errors import explain
+from app.pages import Page, find
 from engine.settings import HOUSE
 
 
-@dataclass(frozen=True)
-class Page:
-    """One page of Board."""
-
-    id: str
-    title: str
-    order: int
-    render: Callable[[], None]
-
-
 def find_pages() -> list[Page]:
-    """The page of every file in app/board/pages, in the order of the bar."""
-    files = sorted(Path(pages.__path__[0]).glob("[!_]*.py"))
-    return sorted((_take(file.stem) for file in files), key=lambda page: (page.order, page.id))
-
-
-def _take(stem: str) -> Page:
-    try:
-        module = importlib.import_module(f"{pages.__name__}.{stem}")
-        return Page(stem, module.TITLE, module.ORDER, module.render)
-    except Exception as error:
-        title, said = stem.capitalize(), explain(error)
-        return Page(stem, title, 1000, lambda: widgets.refusal(f"The page {title} could not be read", said))
+    """The pages of Board, in the order of the bar."""
+    return find(pages, "render", widgets.refusal)
 
 
 def main() -> None:
@@ -48,7 +23,7 @@ def main() -> None:
     widgets.look()
     found = find_pages()
     shown = [
-        st.Page(widgets.guarded(page.render), title=page.title, url_path=page.id, default=place == 0)
+        st.Page(widgets.guarded(page.draw), title=page.title, url_path=page.id, default=place == 0)
         for place, page in enumerate(found)
     ]
     st.navigation(shown, position="top").run()

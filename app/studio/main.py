@@ -5,46 +5,20 @@ components inside the tab and wires their events; `widgets.on_open` runs somethi
 The file's stem is its address: `/studio/?tab=jobs`. A page that fails to import shows why in its own tab.
 """
 
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app.pages import Page, find
 from app.studio import pages, widgets
-from engine.errors import AuscultError
 from engine.settings import HOUSE
 
 ASSETS = HOUSE / "assets"
 
 
-@dataclass(frozen=True)
-class Page:
-    """One tab of Studio."""
-
-    id: str
-    title: str
-    order: int
-    build: Callable[[], Any]
-
-
 def find_pages() -> list[Page]:
-    """The page of every file in app/studio/pages, in the order of its tabs."""
-    files = sorted(Path(pages.__path__[0]).glob("[!_]*.py"))
-    return sorted((_take(file.stem) for file in files), key=lambda page: (page.order, page.id))
-
-
-def _take(stem: str) -> Page:
-    try:
-        module = importlib.import_module(f"{pages.__name__}.{stem}")
-        return Page(stem, module.TITLE, module.ORDER, module.build)
-    except Exception as error:
-        said = str(error) if isinstance(error, AuscultError) else f"{type(error).__name__}: {error}"
-        title = stem.capitalize()
-        return Page(stem, title, 1000, partial(widgets.refusal, f"The page {title} could not be read", said))
+    """The pages of Studio, in the order of its tabs."""
+    return find(pages, "build", widgets.refusal)
 
 
 def build() -> gr.Blocks:
@@ -56,7 +30,7 @@ def build() -> gr.Blocks:
         with gr.Tabs(elem_id="pages") as tabs:
             for page in found:
                 with gr.Tab(page.title, id=page.id, elem_id=f"page-{page.id}") as tab:
-                    page.build()
+                    page.draw()
                 # The address follows the tab, so that a reload comes back to it. (Gradio keeps the word "page" for itself.)
                 tab.select(None, js=_FOLLOW % {"id": page.id})
 

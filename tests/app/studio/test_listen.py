@@ -53,7 +53,7 @@ def test_a_page_that_does_not_import_shows_why(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(main.pages, "__path__", [str(tmp_path)])
     (page,) = main.find_pages()
     with gr.Blocks():
-        panel = page.build()
+        panel = page.draw()
     assert page.title == "Torn" and "torn to pieces" in panel.value["sentence"]
 
 
