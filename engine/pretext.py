@@ -19,8 +19,8 @@ from engine.corpus import Utterance
 from engine.errors import Refused
 from engine.nets.encoder import Encoder
 from engine.registry import Registry
-from engine.run import Context, Figure, Result, RunSpec, write_text
-from engine.train import Order, Plan, Precision, curve, fit, seed_all
+from engine.run import Context, Figure, Result, write_text
+from engine.train import Order, Training, curve, fit, seed_all
 
 PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this
 VALID_SECONDS = 120.0  # sound that the validation loss is measured on
@@ -39,7 +39,7 @@ class Objective(nn.Module, ABC):
         """The losses of a batch of prepared clips; "loss" is minimised, others are shown beside it."""
 
 
-class Pretext(RunSpec):
+class Pretext(Training):
     """Trains an upstream on sound alone. Subclasses say what the network is and what it has to guess."""
 
     family: ClassVar[str] = "pretext"
@@ -52,19 +52,7 @@ class Pretext(RunSpec):
         144.0, gt=0, le=10_000, description="Sound in one batch, padding included.", json_schema_extra={"unit": "s"}
     )
     rate: float = Field(2e-4, gt=0, le=1, description="Highest learning rate.")
-    warm_up: float = Field(
-        0.07, ge=0, le=1, description="Share of the steps in which the rate rises.", json_schema_extra={"advanced": True}
-    )
     clip: float = Field(5.0, gt=0, description="Largest gradient norm.", json_schema_extra={"advanced": True})
-    precision: Precision = Field(
-        "float32", description="Number format of the matrix products.", json_schema_extra={"advanced": True}
-    )
-    checkpoint_every: int = Field(
-        500, ge=1, description="Steps from one checkpoint to the next.", json_schema_extra={"advanced": True}
-    )
-    validate_every: int = Field(
-        500, ge=1, description="Steps from one validation to the next.", json_schema_extra={"advanced": True}
-    )
 
     @abstractmethod
     def network(self) -> Encoder:
@@ -91,17 +79,7 @@ class Pretext(RunSpec):
         def validate() -> dict[str, float]:
             return _mean_losses(objective, held, self.batch_seconds, ctx)
 
-        plan = Plan(
-            self.steps,
-            self.rate,
-            self.warm_up,
-            self.clip,
-            precision=self.precision,
-            checkpoint_every=self.checkpoint_every,
-            validate_every=self.validate_every,
-            seed=self.seed,
-            identity=self.key,
-        )
+        plan = self.plan(self.steps, self.rate, self.clip)
         fitted = fit(
             objective, lambda step: [learnt[index].to(ctx.device) for index in order(step)], plan, ctx, validate=validate
         )

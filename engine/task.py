@@ -14,15 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 from engine import audio, corpus, extract, upstream
 from engine.corpus import Utterance
 from engine.errors import Refused
-from engine.run import Context, Figure, Result, RunSpec, Value
-from engine.train import Order, Plan, Precision, curve, fit, seed_all
+from engine.run import Context, Figure, Result, Value
+from engine.train import Order, Training, curve, fit, seed_all
 from engine.upstream import Card, Upstream
 
 CACHE_BYTES = 2**30  # states of a frozen upstream that stay in memory
 SPLITS = ("train", "valid", "test")
 
 
-class Task(RunSpec):
+class Task(Training):
     """Trains a head on an upstream and scores it. Subclasses say what the head is, its loss and its scores."""
 
     family: ClassVar[str] = "task"
@@ -45,19 +45,7 @@ class Task(RunSpec):
     steps: int = Field(200_000, ge=1, le=10_000_000, description="Batches to learn from.")
     batch: int = Field(32, ge=1, le=4096, description="Clips in a batch.")
     rate: float = Field(1e-4, gt=0, le=1, description="Highest learning rate.")
-    warm_up: float = Field(
-        0.07, ge=0, le=1, description="Share of the steps in which the rate rises.", json_schema_extra={"advanced": True}
-    )
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.", json_schema_extra={"advanced": True})
-    precision: Precision = Field(
-        "float32", description="Number format of the matrix products.", json_schema_extra={"advanced": True}
-    )
-    checkpoint_every: int = Field(
-        5000, ge=1, description="Steps from one checkpoint to the next.", json_schema_extra={"advanced": True}
-    )
-    validate_every: int = Field(
-        5000, ge=1, description="Steps from one validation to the next.", json_schema_extra={"advanced": True}
-    )
 
     @abstractmethod
     def head(self, dim: int, classes: int) -> nn.Module:
@@ -108,17 +96,7 @@ class Task(RunSpec):
 
         train = examples.of_split["train"]
         order = Order([1.0] * len(train), self.batch, self.seed)
-        plan = Plan(
-            self.steps,
-            self.rate,
-            self.warm_up,
-            self.clip,
-            precision=self.precision,
-            checkpoint_every=self.checkpoint_every,
-            validate_every=self.validate_every,
-            seed=self.seed,
-            identity=self.key,
-        )
+        plan = self.plan(self.steps, self.rate, self.clip)
         fitted = fit(
             learner,
             lambda step: batch([train[place] for place in order(step)]),

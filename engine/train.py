@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from engine.errors import Cancelled, Interrupted, Refused
-from engine.run import Context, Value
+from engine.run import Context, RunSpec, Value
 
 KEPT = 2  # checkpoints of a run that stay on disk
 
@@ -46,6 +47,37 @@ class Plan:
     def tell_every(self) -> int:
         """Steps from one recorded loss to the next: about 500 in a training."""
         return max(1, self.steps // 500)
+
+
+class Training(RunSpec):
+    """The settings of the loop that every training shares."""
+
+    warm_up: float = Field(
+        0.07, ge=0, le=1, description="Share of the steps in which the rate rises.", json_schema_extra={"advanced": True}
+    )
+    precision: Precision = Field(
+        "float32", description="Number format of the matrix products.", json_schema_extra={"advanced": True}
+    )
+    checkpoint_every: int = Field(
+        1000, ge=1, description="Steps from one checkpoint to the next.", json_schema_extra={"advanced": True}
+    )
+    validate_every: int = Field(
+        1000, ge=1, description="Steps from one validation to the next.", json_schema_extra={"advanced": True}
+    )
+
+    def plan(self, steps: int, rate: float, clip: float) -> Plan:
+        """How this training goes."""
+        return Plan(
+            steps,
+            rate,
+            self.warm_up,
+            clip,
+            precision=self.precision,
+            checkpoint_every=self.checkpoint_every,
+            validate_every=self.validate_every,
+            seed=self.seed,
+            identity=self.key,
+        )
 
 
 @dataclass
