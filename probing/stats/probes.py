@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-_MEMORY = 10  # pairs that the solver remembers
+STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+_MEMORY = 20  # pairs that the solver remembers
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def linear(
     classes: int | None = None,
     valid: tuple[Tensor, Tensor] | None = None,
     strengths: Sequence[float] = STRENGTHS,
-    steps: int = 300,
+    steps: int = 1000,
     tolerance: float = 1e-6,
     device: torch.device | str | None = None,
 ) -> Probe:
