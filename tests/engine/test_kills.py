@@ -98,7 +98,11 @@ class Storm:
 def storm(workspace: Path, command: list[str], *, kills: int, jobs: int, pause: float, seconds: float) -> Storm:
     shortrun.drop(workspace)
     store = JobStore()
-    ids = [store.submit({"run": "short", "steps": STEPS, "pause": pause, "number": number}).id for number in range(jobs)]
+
+    def submit(number: int) -> Job:
+        return store.submit({"run": "short", "steps": STEPS, "pause": pause, "number": number})
+
+    everything = [submit(number) for number in range(jobs)]
     weather = Storm(workspace, command, random.Random(kills))
     threads = [threading.Thread(target=work) for work in (weather.keep_queue, weather.keep_asking)]
     for thread in threads:
@@ -108,8 +112,14 @@ def storm(workspace: Path, command: list[str], *, kills: int, jobs: int, pause: 
         weather.random.shuffle(plan)
         for kind in plan:
             within = 1.2 * STEPS * pause if kind == "worker" else 2 * pause
-            shortrun.wait(lambda kind=kind, within=within: weather.kill(kind, within), 60, f"There was no {kind} to kill.")
-        everything = [store.get(id) for id in ids]
+
+            def strike(kind: str = kind, within: float = within) -> bool:
+                # On a quick machine the jobs may end before the kills do; then there are more of them.
+                while sum(not job.status().state.is_over for job in everything) <= SLOTS:
+                    everything.append(submit(len(everything)))
+                return weather.kill(kind, within)
+
+            shortrun.wait(strike, 60, f"There was no {kind} to kill.")
         shortrun.wait(lambda: all(job.status().state.is_over for job in everything), seconds, "Some jobs never ended.")
         time.sleep(1.0)  # whoever would finish a job twice has time to do so
     finally:
@@ -128,7 +138,7 @@ def check(weather: Storm, kills: int, jobs: int) -> None:
         f"\n{weather.killed.total()} kills {dict(weather.killed)}, {len(found)} jobs, {attempts} attempts, {lost} lost, "
         f"{weather.answers} answers of the warm process, {weather.asked_again} questions asked again\n"
     )
-    assert weather.killed.total() == kills and len(found) == jobs
+    assert weather.killed.total() == kills and len(found) >= jobs
     assert {kind for kind in weather.killed} == {"worker", "queue", "live"}
     assert weather.wrong == [] and weather.answers > 0 and weather.asked_again <= weather.killed["live"] / 2
     for job in found:

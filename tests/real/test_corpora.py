@@ -44,7 +44,7 @@ def test_a_set_is_read_as_it_is(shared_data: Path, name: str) -> None:
     utterances = list(found.utterances())
     assert len(utterances) == len(lines)
     for utterance, line in zip(utterances, lines, strict=True):
-        assert utterance.path == (shared_data / name / line["path"])
+        assert utterance.path == (shared_data / name / line["path"]).resolve()
         assert utterance.split == line["split"]
         assert utterance.speaker == line.get("speaker", "") and utterance.text == line.get("text", "").strip()
         assert utterance.seconds == pytest.approx(float(line["duration_s"]), abs=0.002)
