@@ -10,7 +10,7 @@ from engine.settings import HOUSE
 
 PATIENCE = 90_000  # milliseconds that a busy machine may need for one step
 
-# A run that is small enough to be watched: a probe of a spectrogram on a few spoken digits.
+# A run that is small enough to be watched: a probe for phones on a few spoken digits.
 CORPUS = "spoken:digits?voices=6&takes=1"
 
 # The figures follow when the browser goes dark: their titles are light.
@@ -44,11 +44,11 @@ def open_run(page: Any, query: str) -> None:
 
 def test_from_form_to_result(page: Any, shots: Path) -> None:
     open_run(page, "run=linear_probe")
-    choose(page, "upstream", "fbank")
+    choose(page, "upstream", "mockingjay-small")
     choose(page, "corpus", CORPUS)
-    choose(page, "unit", "utterance")
-    choose(page, "label", "digit")
-    page.wait_for_function("() => document.querySelector('#run-command').textContent.includes('upstream=fbank')")
+    choose(page, "unit", "phone")
+    choose(page, "label", "phone")
+    page.wait_for_function("() => document.querySelector('#run-command').textContent.includes('voices=6')")
     no_overlap(page, "#page-run .au-field, #run-notice, #run-add, #run-command, #run-yaml")
     page.screenshot(path=shots / "run.png")
 
@@ -56,7 +56,7 @@ def test_from_form_to_result(page: Any, shots: Path) -> None:
     page.get_by_role("spinbutton", name="Repeats").fill("99")
     page.locator("#field-repeats .au-field-error").wait_for(timeout=PATIENCE)
     assert "less than or equal to 10" in page.locator("#field-repeats .au-field-error").text_content()
-    page.get_by_role("spinbutton", name="Repeats").fill("1")
+    page.get_by_role("spinbutton", name="Repeats").fill("2")
     page.locator("#field-repeats .au-field-error").wait_for(state="detached", timeout=PATIENCE)
 
     page.locator("#run-add").click()
