@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -147,16 +147,17 @@ class Compared(Analysis):
             ctx.note(note)
         layers = chosen(self.layers, rows)
         found = self.scores(rows, layers, known, ctx)
-        table = [line for measure, values in found.values.items() for line in _lines(self.upstream, layers, measure, values)]
+        table = [line for measure in found.values for line in _lines(self.upstream, layers, measure, found)]
         for floor, measure, value in found.floors:
             table += [{"upstream": floor, "layer": layer, "measure": measure, "value": value} for layer in layers]
         for name in self.baselines:
             other = self.rows(ctx, name)
-            theirs = self.scores(other, list(range(other.layers)), labelled(other, self.label), ctx).values
-            best = int(next(iter(theirs.values())).mean(0).argmax())
-            for measure, values in theirs.items():
-                flat = np.repeat(values[:, best : best + 1], len(layers), axis=1)
-                table += [{**line, "best_layer": best} for line in _lines(name, layers, measure, flat)]
+            theirs = self.scores(other, list(range(other.layers)), labelled(other, self.label), ctx)
+            best = int(next(iter(theirs.values.values())).mean(0).argmax())
+            flat = {measure: np.repeat(values[:, [best]], len(layers), axis=1) for measure, values in theirs.values.items()}
+            for measure in flat:
+                lines = _lines(name, layers, measure, replace(theirs, values=flat))
+                table += [{**line, "best_layer": best} for line in lines]
         facts = self.facts(rows, classes=known.classes, rows_used=len(known.y), notes=known.notes, **found.facts)
         return Result(table, self.figures(table), facts)
 
@@ -168,14 +169,17 @@ class Scores:
     values: dict[str, np.ndarray[Any, Any]]  # measure -> (repeats, layers)
     floors: list[tuple[str, str, float]] = field(default_factory=list)  # what a flat line is called, its measure, its height
     facts: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)  # measure -> what it cannot be below and above
 
 
 # Two-sided 95 % points of Student's t for 1, 2, ... degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
-def _lines(name: str, layers: list[int], measure: str, values: np.ndarray[Any, Any]) -> list[dict[str, Value]]:
-    """One line for each layer of (repeats, layers), with the 95 % interval of the mean."""
+def _lines(name: str, layers: list[int], measure: str, scores: Scores) -> list[dict[str, Value]]:
+    """One line for each layer of (repeats, layers), with the 95 % interval of the mean as far as the measure can reach."""
+    values = scores.values[measure]
+    least, most = scores.limits.get(measure, (-np.inf, np.inf))
     repeats = len(values)
     mean = values.mean(0)
     lines: list[dict[str, Value]] = []
@@ -183,7 +187,8 @@ def _lines(name: str, layers: list[int], measure: str, values: np.ndarray[Any, A
         line: dict[str, Value] = {"upstream": name, "layer": layer, "measure": measure, "value": float(mean[place])}
         if repeats > 1:
             half = _STUDENT[repeats - 2] * float(values[:, place].std(ddof=1)) / repeats**0.5
-            line |= {"value_low": float(mean[place]) - half, "value_high": float(mean[place]) + half}
+            middle = float(mean[place])
+            line |= {"value_low": max(least, middle - half), "value_high": min(most, middle + half)}
         lines.append(line)
     return lines
 

@@ -78,7 +78,8 @@ class LinearProbe(Compared):
                     control = probe.accuracy(x[:, test].to(ctx.device), random[test]).cpu().numpy()
                     found["control"][repeat, places] = control
                     found["selectivity"][repeat, places] = accuracy - control
-        return Scores(found, [("most frequent class", "accuracy", float(np.mean(floor)))], facts)
+        limits = {"accuracy": (0.0, 1.0), "control": (0.0, 1.0), "selectivity": (-1.0, 1.0)}
+        return Scores(found, [("most frequent class", "accuracy", float(np.mean(floor)))], facts, limits)
 
 
 def control_labels(types: Tensor, y: Tensor, seed: int) -> Tensor:

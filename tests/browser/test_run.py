@@ -56,7 +56,7 @@ def test_from_form_to_result(page: Any, shots: Path) -> None:
     page.get_by_role("spinbutton", name="Repeats").fill("99")
     page.locator("#field-repeats .au-field-error").wait_for(timeout=PATIENCE)
     assert "less than or equal to 10" in page.locator("#field-repeats .au-field-error").text_content()
-    page.get_by_role("spinbutton", name="Repeats").fill("2")
+    page.get_by_role("spinbutton", name="Repeats").fill("3")
     page.locator("#field-repeats .au-field-error").wait_for(state="detached", timeout=PATIENCE)
 
     page.locator("#run-add").click()

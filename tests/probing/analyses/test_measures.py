@@ -97,6 +97,12 @@ def test_the_control_task_gives_one_label_to_each_type_as_often_as_the_classes_o
     assert not torch.equal(random, linear_probe.control_labels(types, y, seed=4))
 
 
+def test_an_interval_stays_within_what_the_measure_can_be(workspace: Path) -> None:
+    lines = run(workspace, "linear_probe", corpus="tones:40", baselines=["mel"], repeats=2).table
+    ends = [(float(line["value_low"] or 0), float(line["value_high"] or 0)) for line in lines if "value_low" in line]
+    assert ends and all(0 <= low <= high <= 1 for low, high in ends)
+
+
 def test_a_control_task_that_would_be_too_easy_is_left_out_and_said(workspace: Path) -> None:
     result = run(workspace, "linear_probe", corpus="tones:40", baselines=[])
     assert {line["measure"] for line in result.table} == {"accuracy"}
