@@ -7,7 +7,7 @@ What is made here stays within what plotly.js 3.3 (Gradio) and 4.2 (Streamlit) b
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Literal
 
@@ -39,9 +39,13 @@ INK = {"light": "#1f2937", "dark": "#e5e7eb"}
 FAINT = {"light": "#667085", "dark": "#98a2b3"}
 GRID = {"light": "#e4e7ec", "dark": "#2b3442"}
 MOST_ROWS, MOST_COLUMNS = 200, 400
+MARKED = 40  # points of a curve up to which each has its marker
 WHOLE = 60  # whole numbers an axis spans up to which each tick is one of them
 BIG = 20_000  # cells above which a heat map travels as 8-bit steps with a scale
 FONT = "IBM Plex Sans, ui-sans-serif, system-ui, sans-serif"
+
+
+Places = Mapping[str, int]  # which colour, dash and marker of the house's each curve has
 
 
 def draw(result: Result, figure: Figure, theme: Theme) -> dict[str, Any]:
@@ -50,7 +54,13 @@ def draw(result: Result, figure: Figure, theme: Theme) -> dict[str, Any]:
     shown = figure.value if figure.kind == "heat" else figure.y
     if not any(_number(row.get(shown)) is not None for row in rows):
         return empty(f"{figure.title}: there is nothing to draw yet.", theme)
-    return {"line": _line, "heat": _heat, "bar": _bar, "scatter": _scatter}[figure.kind](rows, figure, theme)
+    if figure.kind == "heat":
+        return _heat(rows, figure, theme)
+    # What is compared has one colour in every figure of a result, whichever of it a figure shows.
+    places = {
+        name: place for place, name in enumerate(_groups([row for row in result.table if figure.by in row], figure.by))
+    }
+    return {"line": _line, "bar": _bar, "scatter": _scatter}[figure.kind](rows, figure, theme, places)
 
 
 def empty(text: str, theme: Theme) -> dict[str, Any]:
@@ -71,22 +81,22 @@ def _say(text: str, colour: str, theme: Theme) -> dict[str, Any]:
     return {"data": [], "layout": layout}
 
 
-def _line(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
+def _line(rows: Sequence[Row], figure: Figure, theme: Theme, places: Places) -> dict[str, Any]:
     """A curve for each `by`; one among others that never changes is a baseline: thin, dashed, unmarked."""
     bands, curves = [], []
     groups = _groups(rows, figure.by)
-    for place, (name, group) in enumerate(groups.items()):
+    for name, group in groups.items():
         group = _sorted(group, figure.x)
         y = [_number(row.get(figure.y)) for row in group]
         if not any(value is not None for value in y):
             continue
         x = [_shown(row.get(figure.x)) for row in group]
-        style = _style(place, theme)
+        style = _style(places.get(name, 0), theme)
         flat = len(groups) > 1 and len(set(x)) > 1 and len(set(y)) == 1
         curves.append(
             {
                 "type": "scatter",
-                "mode": "lines" if flat else "lines+markers",
+                "mode": "lines" if flat or len(x) > MARKED else "lines+markers",
                 "name": escape(name),
                 "legendgroup": escape(name),
                 "x": x,
@@ -130,16 +140,16 @@ def _band(group: Sequence[Row], figure: Figure, colour: str, name: str) -> dict[
     }
 
 
-def _bar(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
+def _bar(rows: Sequence[Row], figure: Figure, theme: Theme, places: Places) -> dict[str, Any]:
     data = []
-    for place, (name, group) in enumerate(_groups(rows, figure.by).items()):
+    for name, group in _groups(rows, figure.by).items():
         group = _sorted(group, figure.x)
         bar: dict[str, Any] = {
             "type": "bar",
             "name": escape(name),
             "x": [str(_shown(row.get(figure.x))) for row in group],
             "y": [_number(row.get(figure.y)) for row in group],
-            "marker": {"color": _style(place, theme)["color"]},
+            "marker": {"color": _style(places.get(name, 0), theme)["color"]},
             "hovertemplate": "%{x}: %{y:.4~g}<extra>" + (escape(name) if figure.by else "") + "</extra>",
         }
         spread = [[_number(row.get(figure.y + end)) for row in group] for end in ("_low", "_high")]
@@ -154,7 +164,7 @@ def _bar(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
     return {"data": data, "layout": _axes(layout, figure, theme, x_type="category")}
 
 
-def _scatter(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any]:
+def _scatter(rows: Sequence[Row], figure: Figure, theme: Theme, places: Places) -> dict[str, Any]:
     shades = [_number(row.get(figure.by)) for row in rows] if figure.by else []
     if shades and all(shade is not None for shade in shades):
         bar = _bar_of_colours(figure.value_title or figure.by, theme)
@@ -162,8 +172,8 @@ def _scatter(rows: Sequence[Row], figure: Figure, theme: Theme) -> dict[str, Any
         data = [{**_points(rows, figure), "marker": marker}]
     else:
         data = []
-        for place, (name, group) in enumerate(_groups(rows, figure.by).items()):
-            style = _style(place, theme)
+        for name, group in _groups(rows, figure.by).items():
+            style = _style(places.get(name, 0), theme)
             marker = {"color": style["color"], "symbol": style["symbol"], "size": 7, "opacity": 0.85}
             data.append({**_points(group, figure), "name": escape(name), "marker": marker})
     layout = _layout(figure.title, theme, legend=len(data) > 1)

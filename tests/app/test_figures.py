@@ -125,3 +125,23 @@ def test_no_tick_lies_between_two_layers(layers: int, tick: int) -> None:
     axis = drawn(rows, Figure("line", "", "layer", "value"))["layout"]["xaxis"]
     assert axis["dtick"] == tick
     assert ("range" in axis) == (layers == 1)
+
+
+def test_what_is_compared_has_one_colour_in_every_figure_of_a_result() -> None:
+    rows: list[dict[str, Value]] = [
+        {"layer": layer, "value": 0.1 * layer, "of": name, "measure": measure}
+        for measure, names in (("accuracy", ("deep", "most frequent", "fbank")), ("control", ("deep", "fbank")))
+        for name in names
+        for layer in range(3)
+    ]
+    colours = {}
+    for measure in ("accuracy", "control"):
+        made = drawn(rows, Figure("line", measure, "layer", "value", by="of", where={"measure": measure}))
+        colours[measure] = {curve["name"]: curve["line"]["color"] for curve in made["data"]}
+    assert len(set(colours["accuracy"].values())) == 3
+    assert colours["control"] == {name: colours["accuracy"][name] for name in ("deep", "fbank")}
+
+
+def test_a_long_curve_has_no_markers() -> None:
+    rows: list[dict[str, Value]] = [{"step": step, "loss": 1 / step} for step in range(1, 100)]
+    assert drawn(rows, Figure("line", "", "step", "loss"))["data"][0]["mode"] == "lines"
