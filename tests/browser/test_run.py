@@ -20,15 +20,8 @@ DARK_FIGURE = """() => {
 }"""
 
 
-# Gradio says so in the console when a page is left while it asks for something.
-LEAVING = [r"AbortError: signal is aborted", r"Connection errored out"]
 # Streamlit looks for its server below the address of the page first, then where it is.
 DEEP_LINK = r"responded with a status of 404"
-
-
-@pytest.fixture(autouse=True)
-def leaves_pages(complaints: Any) -> None:
-    complaints.allowed += LEAVING
 
 
 @pytest.fixture
