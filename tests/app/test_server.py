@@ -158,7 +158,7 @@ class Running:
     def child(self, verb: str) -> psutil.Process:
         def found() -> Any:
             children = psutil.Process(self.process.pid).children(recursive=True)
-            return next((one for one in children if one.cmdline()[-1:] == [verb]), None)
+            return next((one for one in children if _words(one)[-1:] == [verb]), None)
 
         process: psutil.Process = until(found, 30)
         return process
@@ -172,6 +172,14 @@ class Running:
             except psutil.Error:
                 continue
         return found
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """The command line of a process; nothing of one that has just ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 def until(answer: Callable[[], Any], seconds: float) -> Any:
