@@ -31,7 +31,7 @@ from engine.errors import Refused, Unavailable
 from engine.rows import INDEX, TIERS, Rows, Segments, Unit, layer_file, pool, segments
 from engine.rowstore import LayerWriter
 from engine.run import Context, write_text
-from engine.upstream import Upstream, load
+from engine.upstream import SAMPLE_RATE, Upstream, load
 from engine.upstream import find as find_upstream
 
 Precision = Literal["float32", "bfloat16"]
@@ -259,7 +259,7 @@ class _Pass:
 
     def _write_facts(self, folder: Path, wall: float) -> None:
         card = self.model.card
-        seconds = self.sound / card.sample_rate
+        seconds = self.sound / SAMPLE_RATE
         facts = {
             **self.facts,
             "rows": self.written,

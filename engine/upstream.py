@@ -2,16 +2,29 @@
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import AuscultError, Refused, Unknown
 from engine.registry import Registry
+from engine.weights import Fit
 
 SAMPLE_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What an upstream shows besides its states: the output of a convolution, the codes of a quantizer."""
+
+    name: str  # "conv1", "codes"
+    dim: int  # for codes, how many each frame has
+    hop: int  # samples of the card's rate from one frame to the next
+    codes: bool = False  # whole numbers: which entry of a codebook
+    entries: int = 0  # of each codebook
 
 
 @dataclass(frozen=True)
@@ -22,18 +35,30 @@ class Card:
     family: str
     layers: int  # number of blocks; there is one state more: state 0 is the input of the first block
     dims: tuple[int, ...]  # of each state, so layers + 1 of them
-    hop: int  # samples from one frame to the next
-    shortest: int  # samples of the shortest legal clip
+    hop: int  # samples of `sample_rate` from one frame to the next
+    shortest: int  # samples at 16 kHz of the shortest legal clip
     open: Callable[["Card"], "Upstream"] = field(repr=False, compare=False)
     source: str = "built in"  # where its weights come from, in words or as a web address
     revision: str = ""  # commit or hash of the weights; part of every key and result
-    sample_rate: int = SAMPLE_RATE
+    sample_rate: int = SAMPLE_RATE  # that the model itself works at; what it is given always has 16 kHz
     license: str = ""
     attention: bool = False  # gives attention maps
+    differentiable: bool = True  # a gradient reaches the sound
+    taps: tuple[Tap, ...] = ()
+    window: float = 0.0  # seconds that it hears at once; a longer clip goes through in overlapping windows; 0 = any length
     here: bool = True  # usable without the network
     about: str = ""  # one sentence for a person
+    paper: str = ""  # "Hsu et al. 2021, arXiv:2106.07447"
+    data: str = ""  # what it was trained on: "LibriSpeech, 960 h"
+    languages: tuple[str, ...] = ()  # ISO 639-1 where there is one; ("many",) beyond ten
+    parameters: int = 0  # of the part that makes the states; 0 = not known
+    bytes: int = 0  # that are fetched, or lie on disk; 0 = nothing or not known
     # Brings the weights here, saying how many bytes are done of how many; None where nothing needs fetching.
     fetch: Callable[["Card", Callable[[float, float], None]], None] | None = field(default=None, repr=False, compare=False)
+    # Where what was fetched lies; None where nothing is fetched.
+    files: Callable[["Card"], list[Path]] | None = field(default=None, repr=False, compare=False)
+    # The same architecture with fresh weights, drawn from torch's generator; None where there are no weights.
+    untrained: Callable[["Card"], "Upstream"] | None = field(default=None, repr=False, compare=False)
 
     @property
     def hop_seconds(self) -> float:
@@ -58,6 +83,7 @@ class Upstream(nn.Module, ABC):
     """A speech model that shows every layer. Subclasses write `frames` and `forward`; callers use `encode`."""
 
     card: Card
+    loaded: Fit | None = None  # how the weights of its file went into it
 
     @abstractmethod
     def frames(self, samples: int) -> int:
@@ -67,12 +93,30 @@ class Upstream(nn.Module, ABC):
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
         """Encode checked waveforms; a clip's valid frames must not depend on the other clips of the batch."""
 
+    def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
+        """What the taps give for checked waveforms. To be written where the card names taps."""
+        raise NotImplementedError
+
     def encode(self, wavs: list[Tensor], *, attention: bool = False) -> Hidden:
         """All layers of a list of unpadded mono 16 kHz waveforms. Differentiable; the caller sets inference mode."""
-        if not wavs:
-            raise Refused(f"{self.card.name} was given no clip.")
         if attention and not self.card.attention:
             raise Refused(f"{self.card.name} has no attention maps to show.")
+        self._check(wavs)
+        hidden: Hidden = self(wavs, attention)
+        return hidden
+
+    def tap(self, wavs: list[Tensor], *names: str) -> dict[str, list[Tensor]]:
+        """What the taps of these names give, each as one (frames, dim) for each clip; codes are whole numbers."""
+        known = {tap.name for tap in self.card.taps}
+        for name in names:
+            if name not in known:
+                raise Unknown(f"tap of {self.card.name}", name, known)
+        self._check(wavs)
+        return self.tapped(wavs, names)
+
+    def _check(self, wavs: list[Tensor]) -> None:
+        if not wavs:
+            raise Refused(f"{self.card.name} was given no clip.")
         for index, wav in enumerate(wavs):
             if wav.dim() != 1:
                 raise Refused(f"Clip {index} has shape {tuple(wav.shape)}; an upstream takes mono waveforms (samples,).")
@@ -81,10 +125,8 @@ class Upstream(nn.Module, ABC):
             if wav.numel() < self.card.shortest:
                 raise Refused(
                     f"Clip {index} has {wav.numel()} samples; {self.card.name} needs at least {self.card.shortest} samples "
-                    f"({self.card.shortest / self.card.sample_rate * 1000:.0f} ms)."
+                    f"({self.card.shortest / SAMPLE_RATE * 1000:.0f} ms)."
                 )
-        hidden: Hidden = self(wavs, attention)
-        return hidden
 
     @property
     def device(self) -> torch.device:

@@ -10,8 +10,7 @@ clips go through the front end in pieces that give the same numbers as the whole
 """
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +20,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import Refused
-from engine.upstream import Card, Hidden, Upstream
+from engine.upstream import Card, Hidden, Tap, Upstream
+from engine.weights import fit, renamed
 
 FRONT_FRAMES = 200  # output frames of one piece of the front end: its activations stay in the cache
 BIAS_NUMBERS = 2**24  # most numbers of relative position bias held at once
@@ -59,6 +59,8 @@ class Shape:
     conv_activation: str = "gelu"
     epsilon: float = 1e-5
     normalise: float | None = None  # epsilon with which the waveform is brought to zero mean and unit variance
+    codebooks: int = 0  # of the quantizer that the file holds too
+    entries: int = 0  # of each codebook
 
     def __post_init__(self) -> None:
         for name in (self.activation, self.conv_activation):
@@ -81,19 +83,38 @@ class Shape:
     @property
     def hop(self) -> int:
         """Samples from one frame to the next."""
-        return math.prod(stride for _, _, stride in self.convolutions)
+        return self.hop_after(len(self.convolutions))
 
     @property
     def shortest(self) -> int:
         """Samples that give one frame."""
+        return self.reach(len(self.convolutions))
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The convolutions, and the quantizer's codes where it has one."""
+        taps = [
+            Tap(f"conv{depth}", width, self.hop_after(depth))
+            for depth, (width, _, _) in enumerate(self.convolutions, start=1)
+        ]
+        if self.codebooks:
+            taps.append(Tap("codes", self.codebooks, self.hop, codes=True, entries=self.entries))
+        return tuple(taps)
+
+    def hop_after(self, depth: int) -> int:
+        """Samples from one frame to the next after so many convolutions."""
+        return math.prod(stride for _, _, stride in self.convolutions[:depth])
+
+    def reach(self, depth: int) -> int:
+        """Samples that one frame hears after so many convolutions."""
         samples = 1
-        for _, kernel, stride in reversed(self.convolutions):
+        for _, kernel, stride in reversed(self.convolutions[:depth]):
             samples = (samples - 1) * stride + kernel
         return samples
 
-    def frames(self, samples: int) -> int:
+    def frames(self, samples: int, depth: int | None = None) -> int:
         """Frames of so many samples, by the arithmetic of the convolutions."""
-        for _, kernel, stride in self.convolutions:
+        for _, kernel, stride in self.convolutions[:depth]:
             samples = (samples - kernel) // stride + 1
         return samples
 
@@ -118,6 +139,20 @@ class Wav2Vec2(Upstream):
         self.norm = nn.Identity() if shape.norm_first else nn.LayerNorm(shape.dim, shape.epsilon)
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.layers))
         self.distances = nn.Embedding(shape.buckets, shape.heads) if shape.buckets else None
+        self.quantizer = nn.Linear(channels, shape.codebooks * shape.entries) if shape.codebooks else None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Fresh weights, as the authors of wav2vec 2.0 draw them."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for position in self.positions:
+            assert isinstance(position, _Position)
+            weight = position.convolution.weight
+            nn.init.normal_(weight, std=2 / math.sqrt(weight.shape[2] * self.shape.dim))
+            nn.init.zeros_(position.convolution.bias)  # type: ignore[arg-type]
 
     def frames(self, samples: int) -> int:
         return self.shape.frames(samples)
@@ -138,32 +173,44 @@ class Wav2Vec2(Upstream):
             padded, torch.tensor(lengths, device=self.device), [_pad_maps(each) for each in maps] if attention else None
         )
 
-    def _front(self, wav: Tensor) -> Tensor:
-        """The convolutions over one clip: (samples,) -> (frames, channels)."""
+    def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
+        clips = [wav.to(self.device) for wav in wavs]
+        found: dict[str, list[Tensor]] = {}
+        for name in names:
+            if name != "codes":
+                found[name] = [self._front(clip, int(name.removeprefix("conv"))).float() for clip in clips]
+                continue
+            assert self.quantizer is not None
+            logits = [self.quantizer(self.projection_norm(self._front(clip))) for clip in clips]
+            found[name] = [each.unflatten(1, (self.shape.codebooks, -1)).argmax(dim=2) for each in logits]
+        return found
+
+    def _front(self, wav: Tensor, depth: int | None = None) -> Tensor:
+        """The convolutions over one clip, the first `depth` of them: (samples,) -> (frames, channels)."""
         low = torch.get_autocast_dtype(wav.device.type) if torch.is_autocast_enabled(wav.device.type) else None
         with torch.autocast(wav.device.type, enabled=False):
             wav = wav.to(self.projection.weight.dtype)
             if self.shape.normalise is not None:
                 wav = functional.layer_norm(wav, wav.shape, eps=self.shape.normalise)
             # The first convolution costs little and meets the raw sound: it keeps every bit.
-            layers = [convolution.laid_out(low if number else None) for number, convolution in enumerate(self.front)]
+            layers = [convolution.laid_out(low if number else None) for number, convolution in enumerate(self.front)][:depth]
             if self.shape.conv_norm == "group":
                 layers[0] = self.front[0].folded(wav, self.shape.convolutions[0][2])
             pieces = []
             piece = FRONT_FRAMES if wav.device.type == "cpu" else 100 * FRONT_FRAMES
-            total = self.frames(wav.numel())
+            total = self.shape.frames(wav.numel(), depth)
+            hop, reach = self.shape.hop_after(len(layers)), self.shape.reach(len(layers))
+            piece *= self.shape.hop // hop
             for first in range(0, total, piece):
                 count = min(piece, total - first)
-                begin = first * self.shape.hop
-                pieces.append(
-                    self._convolve(wav[begin : begin + (count - 1) * self.shape.hop + self.shape.shortest], layers)
-                )
+                begin = first * hop
+                pieces.append(self._convolve(wav[begin : begin + (count - 1) * hop + reach], layers))
         return torch.cat(pieces)
 
     def _convolve(self, wav: Tensor, layers: "list[tuple[Tensor, Tensor | None]]") -> Tensor:
         x = wav[:, None]
         activate = ACTIVATIONS[self.shape.conv_activation]
-        for (_, kernel, stride), module, (weight, bias) in zip(self.shape.convolutions, self.front, layers, strict=True):
+        for (_, kernel, stride), module, (weight, bias) in zip(self.shape.convolutions, self.front, layers, strict=False):
             windows = x.unfold(0, kernel, stride).transpose(1, 2).flatten(1)
             x = functional.linear(windows.to(weight.dtype), weight, bias)
             if self.shape.conv_norm == "layer" and module.norm is not None:
@@ -191,26 +238,9 @@ class Wav2Vec2(Upstream):
         table: Tensor = self.distances(bucket)
         return table.T
 
-    def load_standard(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Take the weights of a file, all of them; `source` names it where that fails."""
-        given = standard(state, self.shape)
-        own = self.state_dict()
-        wrong = [
-            f"{name} has shape {tuple(given[name].shape)}, not {tuple(own[name].shape)}"
-            for name in own
-            if name in given and given[name].shape != own[name].shape
-        ]
-        missing = [name for name in own if name not in given]
-        extra = [name for name in given if name not in own]
-        if missing or extra or wrong:
-            said = [f"{len(missing)} weights are missing ({_few(missing)})"] if missing else []
-            said += [f"{len(extra)} are not part of this architecture ({_few(extra)})"] if extra else []
-            said += [f"{len(wrong)} do not fit ({_few(wrong)})"] if wrong else []
-            raise Refused(
-                f"The weights in {source} are not those of the model that its configuration describes: {'; '.join(said)}."
-            )
-        self.load_state_dict(given, assign=True)
-        self.float()
+    def load_standard(self, state: Mapping[str, Tensor], source: str, unused: Iterable[str] = ()) -> None:
+        """Take the weights of a file, all of them; `source` names it where that fails, `unused` what it holds besides."""
+        self.loaded = fit(self, standard(state, self.shape), source, tuple(unused))
 
 
 class _Convolution(nn.Module):
@@ -381,6 +411,7 @@ NAMES = [
     (r"encoder\.layer_norm\.", "norm."),
     (r"encoder\.layers\.0\.attention\.rel_attn_embed\.", "distances."),
     (r"encoder\.layers\.(\d+)\.", r"blocks.\1."),
+    (r"^quantizer\.weight_proj\.", "quantizer."),
     (r"\.attention\.out_proj\.", ".out."),
     (r"\.attention\.gru_rel_pos_linear\.", ".gate."),
     (r"\.attention\.gru_rel_pos_const$", ".gate_scale"),
@@ -396,11 +427,7 @@ NAMES = [
 
 def standard(state: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
     """A state dict under our names and in our layout. A name that is not known is passed on as it is."""
-    named = {}
-    for name, tensor in state.items():
-        for pattern, ours in NAMES:
-            name = re.sub(pattern, ours, name)
-        named[name] = tensor
+    named = renamed(state, NAMES)
     if shape.norm_first:  # a norm after the last block, which no state has
         named.pop("norm.weight", None)
         named.pop("norm.bias", None)
@@ -431,7 +458,3 @@ def _undo_weight_norm(named: dict[str, Tensor]) -> None:
             if stem + direction in named:
                 v = named.pop(stem + direction).float()
                 named[stem + "weight"] = named.pop(name).float() * v / v.norm(dim=(0, 1), keepdim=True)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")

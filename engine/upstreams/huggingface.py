@@ -5,7 +5,6 @@ weights go into our own network, strictly: every weight of the model must be the
 `hidden_states`: state 0 goes into the first block, state i comes out of block i.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import upstream
+from engine import upstream, weights
 from engine.errors import AuscultError, Refused, Unavailable
 from engine.nets.wav2vec2 import Shape, Wav2Vec2
 from engine.settings import settings
@@ -92,6 +91,7 @@ def known() -> Iterator[Card]:
             here=_is_here(_snapshot(repository)),
             about=about,
             fetch=fetch,
+            untrained=untrained,
         )
 
 
@@ -106,10 +106,7 @@ def find(place: str) -> Card:
     card = next((card for card in known() if card.name == PREFIX + repository), None)
     folder = _snapshot(repository, revision)
     if card is None:
-        if folder is None or not (folder / CONFIG).exists():
-            _download(repository, revision, [CONFIG, PREPROCESSOR])
-            folder = _snapshot(repository, revision)
-        assert folder is not None
+        folder = _described(place)
         shape = read_shape(folder)
         card = _card(f"https://huggingface.co/{repository}", shape, f"Described by its {CONFIG}.")
     commit = _commit(repository, revision) or revision
@@ -127,19 +124,40 @@ def _card(source: str, shape: Shape, about: str) -> Card:
         open=open_checkpoint,
         source=source,
         attention=True,
+        taps=shape.taps,
         about=about,
+        untrained=untrained,
     )
 
 
 def _folder_card(place: str, folder: Path) -> Card:
     shape = read_shape(folder)
-    print_ = hashlib.sha256()
-    for file in [folder / CONFIG, folder / PREPROCESSOR, *_weight_files(folder)]:
-        if file.exists():
-            about = file.stat()
-            print_.update(f"{file.name} {about.st_size} {about.st_mtime_ns};".encode())
     card = _card(str(folder), shape, "A checkpoint of your own.")
-    return replace(card, name=PREFIX + place, revision=print_.hexdigest()[:16])
+    return replace(card, name=PREFIX + place, revision=weights.stamp(*_describing(folder)))
+
+
+def _describing(folder: Path) -> list[Path]:
+    return [folder / CONFIG, folder / PREPROCESSOR, *_weight_files(folder)]
+
+
+def untrained(card: Card) -> Upstream:
+    """The network before it has learnt anything; of a checkpoint that is not here only the configuration is fetched."""
+    place = card.name.removeprefix(PREFIX)
+    return Wav2Vec2(card, read_shape(_described(place)))
+
+
+def _described(place: str) -> Path:
+    """The folder with the configuration; it is fetched where it is not here."""
+    folder = Path(place).expanduser()
+    if place.startswith((".", "/", "~")) or folder.exists():
+        return folder
+    repository, _, revision = place.partition("@")
+    found = _snapshot(repository, revision)
+    if found is None or not (found / CONFIG).exists():
+        _download(repository, revision, [CONFIG, PREPROCESSOR])
+        found = _snapshot(repository, revision)
+    assert found is not None
+    return found
 
 
 def open_checkpoint(card: Card) -> Upstream:
@@ -156,10 +174,11 @@ def open_checkpoint(card: Card) -> Upstream:
     with torch.device("meta"):
         network = Wav2Vec2(card, read_shape(folder))
     prefix = TYPES[read_config(folder)["model_type"]]
-    weights = {name.removeprefix(prefix): tensor for name, tensor in read_weights(folder).items()}
-    # Heads, quantizers and mask vectors of a checkpoint are no part of its hidden states.
+    held = {name.removeprefix(prefix): tensor for name, tensor in read_weights(folder).items()}
+    # Heads and mask vectors of a checkpoint are no part of its hidden states.
     parts = ("feature_extractor.", "feature_projection.", "encoder.")
-    network.load_standard({name: tensor for name, tensor in weights.items() if name.startswith(parts)}, str(folder))
+    given = {name: tensor for name, tensor in held.items() if name.startswith(parts)}
+    network.load_standard(given, f"'{folder}'", sorted(held.keys() - given.keys()))
     return network
 
 
@@ -263,23 +282,14 @@ def _parts(index: Path) -> list[str]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, by name. A pickled file is read with `weights_only`, or not at all."""
-    from safetensors.torch import load_file
-
+    """Every tensor of a checkpoint, by name."""
     files = _weight_files(folder)
     if not files:
         raise Refused(f"'{folder}' holds no weights; one of {', '.join(WEIGHTS)} is expected.")
-    weights: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for file in files:
-        try:
-            if file.suffix == ".safetensors":
-                weights.update(load_file(file))
-            else:
-                loaded = torch.load(file, map_location="cpu", weights_only=True)
-                weights.update({str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)})
-        except Exception as error:  # each format has errors of its own
-            raise Refused(f"'{file}' cannot be read as weights: {_first_line(error)}") from error
-    return weights
+        found.update(weights.read(file).tensors)
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -5,18 +5,12 @@ The weights go into our own network, strictly. Where torchaudio's `extract_featu
 block, state 0 here is the input of it. A bundle that normalises the waveform does so for each clip by itself.
 """
 
-import os
-import urllib.error
-import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from engine import upstream
-from engine.errors import Refused, Unavailable
+from engine import download, weights
 from engine.nets.wav2vec2 import Shape, Wav2Vec2
 from engine.settings import settings
 from engine.upstream import Card, Family, Upstream
@@ -164,12 +158,20 @@ def known() -> Iterator[Card]:
             attention=True,
             here=_file(name).exists(),
             about=about,
+            taps=shape.taps,
             fetch=fetch,
+            files=_files,
+            untrained=untrained,
         )
 
 
 def _file(name: str) -> Path:
     return settings().downloads / "torchaudio" / f"{name}.pth"
+
+
+def _files(card: Card) -> list[Path]:
+    file = _file(card.name.removeprefix(PREFIX))
+    return [file, weights.converted(file)] if file.exists() else []
 
 
 def open_bundle(card: Card) -> Upstream:
@@ -179,54 +181,22 @@ def open_bundle(card: Card) -> Upstream:
         fetch(card, lambda done, total: None)
     with torch.device("meta"):
         network = Wav2Vec2(card, SHAPES[name])
-    try:
-        state = torch.load(_file(name), map_location="cpu", weights_only=True)
-        weights = {str(key): tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
-    except Exception as error:  # torch has many
-        raise Refused(f"'{_file(name)}' cannot be read as weights; delete it to have it fetched again.") from error
+    state = weights.read(_file(name)).tensors
     # A bundle that transcribes has a last layer for that, and its training had a mask vector.
     parts = ("feature_extractor.", "encoder.")
-    network.load_standard({key: tensor for key, tensor in weights.items() if key.startswith(parts)}, str(_file(name)))
+    given = {key: tensor for key, tensor in state.items() if key.startswith(parts)}
+    network.load_standard(given, f"'{_file(name)}'", sorted(state.keys() - given.keys()))
     return network
 
 
 def fetch(card: Card, progress: Callable[[float, float], None]) -> None:
-    """Bring the weights of a bundle into the workspace; a broken-off download goes on where it ended."""
-    if settings().offline:
-        raise Unavailable(f"{card.name} is not on this machine, and the network is switched off. {_here()}")
-    file = _file(card.name.removeprefix(PREFIX))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    begun = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(card.source, headers={"Range": f"bytes={begun}-"} if begun else {})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            goes_on = answer.status == 206
-            done = begun if goes_on else 0
-            total = done + int(answer.headers.get("Content-Length") or 0)
-            with part.open("ab" if goes_on else "wb") as handle:
-                while block := answer.read(2**20):
-                    handle.write(block)
-                    done += len(block)
-                    progress(done, max(total, done))
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # there is nothing after what is here, so what is here is not a part of that file
-            part.unlink()
-        raise Unavailable(f"{card.name} could not be fetched: {card.source} answered {error.code}. {_here()}") from error
-    except OSError as error:
-        raise Unavailable(f"{card.name} could not be fetched from {card.source} ({error}). {_here()}") from error
-    if done < total:
-        raise Unavailable(
-            f"The download of {card.name} broke off at {done:,} of {total:,} bytes. Try again: it goes on from there."
-        )
-    if not zipfile.is_zipfile(part) or zipfile.ZipFile(part).testzip():
-        part.unlink()
-        raise Unavailable(f"What {card.source} sent for {card.name} is damaged, so it was thrown away. Try again.")
-    os.replace(part, file)
+    """Bring the weights of a bundle into the workspace."""
+    download.fetch(card.source, _file(card.name.removeprefix(PREFIX)), progress)
 
 
-def _here() -> str:
-    return f"Usable without the network: {', '.join(card.name for card in upstream.cards() if card.here)}."
+def untrained(card: Card) -> Upstream:
+    """The bundle's network before it has learnt anything; nothing is fetched for it."""
+    return Wav2Vec2(card, SHAPES[card.name.removeprefix(PREFIX).partition("#")[0]])
 
 
 FAMILY = Family(cards=known)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from engine import weights
 from engine.errors import AuscultError, Refused
 from engine.job import JobStore
 from engine.nets.encoder import Encoder
@@ -35,17 +36,17 @@ class Trained(Upstream):
 
 def open_trained(card: Card) -> Upstream:
     """Build the network that the card's spec describes and read its weights."""
-    from safetensors.torch import load_file
+    file = _folder(card.name) / "model.safetensors"
+    upstream = untrained(card)
+    given = {f"network.{name}": tensor for name, tensor in weights.read(file).tensors.items()}
+    upstream.loaded = weights.fit(upstream, given, f"'{file}'")
+    return upstream
 
-    folder = _folder(card.name)
-    spec = dict(_read(folder)["spec"])
-    network = PRETEXTS.get(str(spec.pop("run")))(**spec).network()
-    try:
-        weights = load_file(folder / "model.safetensors")
-        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    except Exception as error:  # safetensors has errors of its own
-        raise Refused(f"The weights of {card.name} cannot be used: {error}") from error
-    return Trained(card, network)
+
+def untrained(card: Card) -> Upstream:
+    """The network of the card's spec before it has learnt anything."""
+    spec = dict(_read(_folder(card.name))["spec"])
+    return Trained(card, PRETEXTS.get(str(spec.pop("run")))(**spec).network())
 
 
 def _folder(name: str) -> Path:
@@ -68,6 +69,7 @@ def _card(name: str, folder: Path, source: str) -> Card:
         revision=values["revision"],
         license=values["license"],
         attention=values["attention"],
+        untrained=untrained,
         about=values["about"],
     )
 

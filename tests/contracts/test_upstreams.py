@@ -4,16 +4,17 @@ import gc
 import os
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import checkpoints
 import pytest
 import tiny
 import torch
 from torch import Tensor, nn
 
 from engine import upstream
-from engine.errors import Refused
+from engine.errors import Refused, Unknown
 from engine.settings import settings
 from engine.upstream import Upstream
 
@@ -33,24 +34,27 @@ def built_in() -> list[str]:
     return names
 
 
-CHECKPOINTS = [f"tiny {kind}" for kind in ("wav2vec2", "wav2vec2-stable", "hubert-batch-norm", "wavlm", "data2vec")]
-NAMES = [*built_in(), *CHECKPOINTS]
+MAKERS = checkpoints.makers()
+NAMES = [*built_in(), *MAKERS]
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folders = {}
-    for name in CHECKPOINTS:
-        kind = name.removeprefix("tiny ")
-        folders[name] = tmp_path_factory.mktemp("checkpoints") / kind
-        tiny.checkpoint(folders[name], kind, normalise=kind == "wav2vec2-stable")
-    return folders
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The name of the upstream that a maker makes, made once."""
+    names: dict[str, str] = {}
+
+    def make(kind: str) -> str:
+        if kind not in names:
+            names[kind] = MAKERS[kind](tmp_path_factory.mktemp("checkpoints") / kind.replace(" ", "-"))
+        return names[kind]
+
+    return make
 
 
 @pytest.fixture(params=NAMES)
-def model(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Iterator[Upstream]:
+def model(request: pytest.FixtureRequest, made: Callable[[str], str]) -> Iterator[Upstream]:
     name = request.param
-    yield upstream.load(f"hf:{checkpoints[name]}" if name in checkpoints else name)
+    yield upstream.load(made(name) if name in MAKERS else name)
 
 
 def waves(*lengths: int, seed: int = 0) -> list[Tensor]:
@@ -86,6 +90,9 @@ def test_shapes_are_those_of_the_card_and_lengths_are_exact(model: Upstream) -> 
 
 def test_gradients_reach_the_sound_and_every_state(model: Upstream) -> None:
     clip = waves(8_000)[0].requires_grad_()
+    if not model.card.differentiable:
+        assert not any(state.requires_grad for state in model.encode([clip]).states)
+        return
     for state in model.encode([clip, *waves(4_000)]).states:
         (gradient,) = torch.autograd.grad(state[0].square().sum(), clip, retain_graph=True)
         assert torch.isfinite(gradient).all()
@@ -156,6 +163,47 @@ def test_attention_maps_are_distributions_over_the_clip(model: Upstream) -> None
             assert maps[clip, :, :frames, frames:].abs().sum() == 0
     for with_maps, without in zip(hidden.states, model.encode(waves(8_000, 3_000)).states, strict=True):
         torch.testing.assert_close(with_maps, without, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_taps_are_those_of_the_card_and_of_the_clip_alone(model: Upstream) -> None:
+    taps = model.card.taps
+    assert len({tap.name for tap in taps}) == len(taps)
+    if not taps:
+        return
+    clips = waves(9_000, max(model.card.shortest, 4_000), 16_001)
+    together = model.tap(clips, *(tap.name for tap in taps))
+    for tap in taps:
+        frames = [len(found) for found in together[tap.name]]
+        assert abs(frames[2] * tap.hop / model.card.sample_rate - 1) < 0.06
+        for clip, found in zip(clips, together[tap.name], strict=True):
+            assert found.shape[1] == tap.dim
+            (alone,) = model.tap([clip], tap.name)[tap.name]
+            if tap.codes:
+                assert torch.equal(found, alone) and not found.is_floating_point()
+                assert int(found.min()) >= 0 and int(found.max()) < tap.entries
+            else:
+                torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
+    with pytest.raises(Unknown, match="no tap of"):
+        model.tap(clips, "conv99")
+
+
+@torch.inference_mode()
+def test_the_untrained_twin_is_the_same_but_for_its_weights(model: Upstream) -> None:
+    name = f"random:{model.card.name}"
+    if model.card.untrained is None:
+        with pytest.raises(Refused, match="no untrained twin"):
+            upstream.find(name)
+        return
+    twin, again, other = (upstream.find(each).open(upstream.find(each)).eval() for each in (name, name, f"{name}#1"))
+    clip = waves(9_000)[0]
+    states = twin.encode([clip]).clip(0)
+    trained = model.encode([clip]).clip(0)
+    assert [state.shape for state in states] == [state.shape for state in trained]
+    assert all(torch.isfinite(state).all() for state in states)
+    assert all(torch.equal(one, two) for one, two in zip(states, again.encode([clip]).clip(0), strict=True))
+    assert not torch.equal(states[-1], other.encode([clip]).clip(0)[-1])
+    assert not torch.equal(states[-1], trained[-1])
 
 
 @torch.inference_mode()

@@ -190,5 +190,5 @@ def test_wrong_bytes_are_thrown_away(server: Server, bundle: upstream.Card) -> N
 @pytest.mark.parametrize("status", [404, 429, 500])
 def test_a_server_that_refuses_is_named(status: int, server: Server, bundle: upstream.Card) -> None:
     server.status = status
-    with pytest.raises(Unavailable, match=rf"tiny.pth answered {status}\. Usable without the network: .*fbank"):
+    with pytest.raises(Unavailable, match=rf"tiny.pth answered {status}"):
         fetch(bundle)

@@ -135,7 +135,7 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    assert "cannot be read as weights" in refused(tmp_path)
+    assert "cannot be read as safetensors" in refused(tmp_path)
     weights.unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(_Called()))
     assert "cannot be read as weights" in refused(tmp_path)

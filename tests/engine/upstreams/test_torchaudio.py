@@ -117,9 +117,7 @@ def test_the_table_says_what_torchaudio_says() -> None:
 
 
 def test_offline_and_wrong_names_get_a_sentence() -> None:
-    with pytest.raises(
-        Unavailable, match=r"torchaudio:HUBERT_BASE is not on this machine.*Usable without the network: .*fbank"
-    ):
+    with pytest.raises(Unavailable, match=r"HUBERT_BASE.pth is not on this machine"):
         upstream.load("torchaudio:HUBERT_BASE")
     with pytest.raises(Unknown, match="HUBERT_BASE"):
         upstream.find("torchaudio:HUBERT_BAS")
@@ -129,5 +127,5 @@ def test_a_damaged_file_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     bundle("group", monkeypatch)
     file: Path = settings().downloads / "torchaudio" / "TINY.pth"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(Refused, match="cannot be read as weights; delete it"):
+    with pytest.raises(Refused, match="cannot be read as weights: it is cut short"):
         upstream.load("torchaudio:TINY")
