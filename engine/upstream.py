@@ -27,6 +27,10 @@ class Tap:
     entries: int = 0  # of each codebook
 
 
+def _described_only(card: "Card") -> "Upstream":
+    raise Refused(f"{card.name or 'This upstream'} is only described; nothing says how it is opened.")
+
+
 @dataclass(frozen=True)
 class Card:
     """What is known of an upstream before any weight is read or fetched."""
@@ -37,7 +41,7 @@ class Card:
     dims: tuple[int, ...]  # of each state, so layers + 1 of them
     hop: int  # samples of `sample_rate` from one frame to the next
     shortest: int  # samples at 16 kHz of the shortest legal clip
-    open: Callable[["Card"], "Upstream"] = field(repr=False, compare=False)
+    open: Callable[["Card"], "Upstream"] = field(default=_described_only, repr=False, compare=False)
     source: str = "built in"  # where its weights come from, in words or as a web address
     revision: str = ""  # commit or hash of the weights; part of every key and result
     sample_rate: int = SAMPLE_RATE  # that the model itself works at; what it is given always has 16 kHz
