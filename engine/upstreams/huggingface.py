@@ -5,19 +5,19 @@ weights go into our own network, strictly: every weight of the model must be the
 `hidden_states`: state 0 goes into the first block, state i comes out of block i.
 """
 
+import importlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from engine import upstream, weights
 from engine.errors import AuscultError, Refused, Unavailable
-from engine.nets.wav2vec2 import Shape, Wav2Vec2
 from engine.settings import settings
 from engine.upstream import Card, Family, Upstream
 
@@ -25,15 +25,22 @@ PREFIX = "hf:"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # in the order of preference
 
-# model_type in the configuration -> what the names of its weights begin with.
-TYPES = {
-    "wav2vec2": "wav2vec2.",
-    "hubert": "hubert.",
-    "wavlm": "wavlm.",
-    "data2vec-audio": "data2vec_audio.",
-    "unispeech": "unispeech.",
-    "unispeech-sat": "unispeech_sat.",
-}
+# model_type in the configuration -> the module of engine.nets that reads, builds and fills such a network.
+NETS = dict.fromkeys(("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"), "wav2vec2_config")
+
+
+class Net(Protocol):
+    """What a module of engine.nets offers for the models of its types."""
+
+    def describe(self, config: dict[str, Any], preprocessor: dict[str, Any], where: str) -> Card:
+        """The card, but for what is the same for all: name, open, source, revision, fetch and the like."""
+
+    def build(self, card: Card, config: dict[str, Any], preprocessor: dict[str, Any]) -> Upstream:
+        """The network as it is before it has learnt anything."""
+
+    def weights(self, held: dict[str, Tensor], config: dict[str, Any]) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+        """The weights under the network's names, all of them and only these; and the names that are left out."""
+
 
 APACHE = "Apache-2.0"
 BASE, LARGE = (12, 768), (24, 1024)
@@ -107,32 +114,19 @@ def find(place: str) -> Card:
     folder = _snapshot(repository, revision)
     if card is None:
         folder = _described(place)
-        shape = read_shape(folder)
-        card = _card(f"https://huggingface.co/{repository}", shape, f"Described by its {CONFIG}.")
+        card = _card(f"https://huggingface.co/{repository}", folder, f"Described by its {CONFIG}.")
     commit = _commit(repository, revision) or revision
     return replace(card, name=PREFIX + place, revision=commit, here=_is_here(folder), fetch=fetch)
 
 
-def _card(source: str, shape: Shape, about: str) -> Card:
-    return Card(
-        name="",
-        family="huggingface",
-        layers=shape.layers,
-        dims=(shape.dim,) * (shape.layers + 1),
-        hop=shape.hop,
-        shortest=shape.shortest,
-        open=open_checkpoint,
-        source=source,
-        attention=True,
-        taps=shape.taps,
-        about=about,
-        untrained=untrained,
-    )
+def _card(source: str, folder: Path, about: str) -> Card:
+    described = Described.read(folder)
+    card = described.net.describe(described.config, described.preprocessor, str(folder))
+    return replace(card, open=open_checkpoint, source=source, about=card.about or about, untrained=untrained)
 
 
 def _folder_card(place: str, folder: Path) -> Card:
-    shape = read_shape(folder)
-    card = _card(str(folder), shape, "A checkpoint of your own.")
+    card = _card(str(folder), folder, "A checkpoint of your own.")
     return replace(card, name=PREFIX + place, revision=weights.stamp(*_describing(folder)))
 
 
@@ -143,7 +137,8 @@ def _describing(folder: Path) -> list[Path]:
 def untrained(card: Card) -> Upstream:
     """The network before it has learnt anything; of a checkpoint that is not here only the configuration is fetched."""
     place = card.name.removeprefix(PREFIX)
-    return Wav2Vec2(card, read_shape(_described(place)))
+    described = Described.read(_described(place))
+    return described.net.build(card, described.config, described.preprocessor)
 
 
 def _described(place: str) -> Path:
@@ -171,15 +166,31 @@ def open_checkpoint(card: Card) -> Upstream:
         found = _snapshot(repository, revision)
         assert found is not None
         folder = found
+    described = Described.read(folder)
     with torch.device("meta"):
-        network = Wav2Vec2(card, read_shape(folder))
-    prefix = TYPES[read_config(folder)["model_type"]]
-    held = {name.removeprefix(prefix): tensor for name, tensor in read_weights(folder).items()}
-    # Heads and mask vectors of a checkpoint are no part of its hidden states.
-    parts = ("feature_extractor.", "feature_projection.", "encoder.")
-    given = {name: tensor for name, tensor in held.items() if name.startswith(parts)}
-    network.load_standard(given, f"'{folder}'", sorted(held.keys() - given.keys()))
+        network = described.net.build(card, described.config, described.preprocessor)
+    given, unused = described.net.weights(read_weights(folder), described.config)
+    network.loaded = weights.fit(network, given, f"'{folder}'", tuple(unused))
     return network
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the small files of a checkpoint say."""
+
+    config: dict[str, Any]
+    preprocessor: dict[str, Any]  # empty where there is none
+    net: Net
+
+    @classmethod
+    def read(cls, folder: Path) -> "Described":
+        """Read the configuration and the preprocessor's settings of a folder."""
+        config = read_config(folder)
+        settings_file = folder / PREPROCESSOR
+        preprocessor = _read_json(settings_file) if settings_file.exists() else {}
+        _refuse_code(preprocessor, settings_file)
+        net: Net = importlib.import_module(f"engine.nets.{NETS[config['model_type']]}")
+        return cls(config, preprocessor, net)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -193,8 +204,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / CONFIG)
     _refuse_code(config, folder / CONFIG)
     kind = config.get("model_type")
-    if kind not in TYPES:
-        raise Refused(f"'{folder}' holds a model of type '{kind}'; the types that can be read are {', '.join(TYPES)}.")
+    if kind not in NETS:
+        raise Refused(f"'{folder}' holds a model of type '{kind}'; the types that can be read are {', '.join(NETS)}.")
     return config
 
 
@@ -219,48 +230,6 @@ def _refuse_code(values: Any, file: Path) -> None:
             inside += value.values()
         elif isinstance(value, list):
             inside += value
-
-
-def read_shape(folder: Path) -> Shape:
-    """The architecture that a configuration describes; what it leaves out has the defaults of transformers."""
-    config = read_config(folder)
-    kind = config["model_type"]
-    get = config.get
-    kernels = get("conv_kernel") or (10, 3, 3, 3, 3, 2, 2)
-    strides = get("conv_stride") or (5, 2, 2, 2, 2, 2, 2)
-    widths = get("conv_dim") or (512,) * 7
-    is_data2vec = kind == "data2vec-audio"
-    settings_file = folder / PREPROCESSOR
-    preprocessor = _read_json(settings_file) if settings_file.exists() else {"do_normalize": False}
-    _refuse_code(preprocessor, settings_file)
-    rate = preprocessor.get("sampling_rate", upstream.SAMPLE_RATE)
-    if rate != upstream.SAMPLE_RATE:
-        raise Refused(f"'{folder}' was trained at {rate} Hz; only models for {upstream.SAMPLE_RATE} Hz can be used.")
-    try:
-        return Shape(
-            dim=int(get("hidden_size", 768)),
-            layers=int(get("num_hidden_layers", 12)),
-            heads=int(get("num_attention_heads", 12)),
-            inner=int(get("intermediate_size", 3072)),
-            convolutions=tuple((int(w), int(k), int(s)) for w, k, s in zip(widths, kernels, strides, strict=True)),
-            conv_norm="layer" if is_data2vec or get("feat_extract_norm", "group") == "layer" else "group",
-            conv_bias=bool(get("conv_bias", False)),
-            projection_norm=bool(get("feat_proj_layer_norm", True)),
-            position_kernel=int(get("conv_pos_kernel_size", 19) if is_data2vec else get("num_conv_pos_embeddings", 128)),
-            position_groups=int(get("num_conv_pos_embedding_groups", 16)),
-            position_depth=int(get("num_conv_pos_embeddings", 5)) if is_data2vec else 1,
-            position_norm="layer" if is_data2vec else "batch" if get("conv_pos_batch_norm") else "",
-            norm_first=bool(get("do_stable_layer_norm", False)) and not is_data2vec,
-            buckets=int(get("num_buckets", 320)) if kind == "wavlm" else 0,
-            furthest=int(get("max_bucket_distance", 800)),
-            adapter=int(get("adapter_attn_dim") or 0) if get("do_stable_layer_norm") else 0,
-            activation=str(get("hidden_act", "gelu")),
-            conv_activation=str(get("feat_extract_activation", "gelu")),
-            epsilon=float(get("layer_norm_eps", 1e-5)),
-            normalise=1e-7 if preprocessor.get("do_normalize", True) else None,
-        )
-    except (TypeError, ValueError) as error:
-        raise Refused(f"'{folder / CONFIG}' does not describe a usable model: {error}") from error
 
 
 def _weight_files(folder: Path) -> list[Path]:
