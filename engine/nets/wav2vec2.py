@@ -10,7 +10,7 @@ clips go through the front end in pieces that give the same numbers as the whole
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,23 +20,15 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import Refused
+from engine.nets.front import ACTIVATIONS, Convolutions, Front
 from engine.upstream import Card, Hidden, Tap, Upstream
 from engine.weights import fit, renamed
 
-FRONT_FRAMES = 200  # output frames of one piece of the front end: its activations stay in the cache
 BIAS_NUMBERS = 2**24  # most numbers of relative position bias held at once
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
-    "relu": functional.relu,
-    "silu": functional.silu,
-    "swish": functional.silu,
-}
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Convolutions):
     """Everything that tells one architecture of the kin from another."""
 
     dim: int
@@ -81,42 +73,10 @@ class Shape:
             raise Refused(f"A width of {self.dim} cannot be divided among {self.heads} attention heads.")
 
     @property
-    def hop(self) -> int:
-        """Samples from one frame to the next."""
-        return self.hop_after(len(self.convolutions))
-
-    @property
-    def shortest(self) -> int:
-        """Samples that give one frame."""
-        return self.reach(len(self.convolutions))
-
-    @property
     def taps(self) -> tuple[Tap, ...]:
         """The convolutions, and the quantizer's codes where it has one."""
-        taps = [
-            Tap(f"conv{depth}", width, self.hop_after(depth))
-            for depth, (width, _, _) in enumerate(self.convolutions, start=1)
-        ]
-        if self.codebooks:
-            taps.append(Tap("codes", self.codebooks, self.hop, codes=True, entries=self.entries))
-        return tuple(taps)
-
-    def hop_after(self, depth: int) -> int:
-        """Samples from one frame to the next after so many convolutions."""
-        return math.prod(stride for _, _, stride in self.convolutions[:depth])
-
-    def reach(self, depth: int) -> int:
-        """Samples that one frame hears after so many convolutions."""
-        samples = 1
-        for _, kernel, stride in reversed(self.convolutions[:depth]):
-            samples = (samples - 1) * stride + kernel
-        return samples
-
-    def frames(self, samples: int, depth: int | None = None) -> int:
-        """Frames of so many samples, by the arithmetic of the convolutions."""
-        for _, kernel, stride in self.convolutions[:depth]:
-            samples = (samples - kernel) // stride + 1
-        return samples
+        codes = Tap("codes", self.codebooks, self.hop, codes=True, entries=self.entries)
+        return (*self.convolution_taps, codes) if self.codebooks else self.convolution_taps
 
 
 class Wav2Vec2(Upstream):
@@ -126,13 +86,8 @@ class Wav2Vec2(Upstream):
         super().__init__()
         self.card = card
         self.shape = shape
-        convolutions = []
-        channels = 1
-        for number, (width, kernel, _) in enumerate(shape.convolutions):
-            normed = shape.conv_norm == "layer" or number == 0
-            convolutions.append(_Convolution(channels, width, kernel, shape.conv_bias, normed))
-            channels = width
-        self.front: Sequence[_Convolution] = nn.ModuleList(convolutions)  # type: ignore[assignment]
+        self.front = Front(shape)
+        channels = shape.convolutions[-1][0]
         self.projection_norm = nn.LayerNorm(channels, shape.epsilon) if shape.projection_norm else nn.Identity()
         self.projection = nn.Linear(channels, shape.dim)
         self.positions = nn.ModuleList(_Position(shape) for _ in range(shape.position_depth))
@@ -159,7 +114,7 @@ class Wav2Vec2(Upstream):
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
         lengths = [self.frames(wav.numel()) for wav in wavs]
-        features = torch.cat([self._front(wav.to(self.device)) for wav in wavs])
+        features = torch.cat([self.front(wav.to(self.device)) for wav in wavs])
         x = self.projection(self.projection_norm(features)).float()  # sums stay in float32 also where products do not
         x = self.norm(x + torch.cat([self._position(clip) for clip in torch.split(x, lengths)]))
         bias = self._bias(max(lengths))
@@ -178,45 +133,12 @@ class Wav2Vec2(Upstream):
         found: dict[str, list[Tensor]] = {}
         for name in names:
             if name != "codes":
-                found[name] = [self._front(clip, int(name.removeprefix("conv"))).float() for clip in clips]
+                found[name] = [self.front(clip, int(name.removeprefix("conv"))).float() for clip in clips]
                 continue
             assert self.quantizer is not None
-            logits = [self.quantizer(self.projection_norm(self._front(clip))) for clip in clips]
+            logits = [self.quantizer(self.projection_norm(self.front(clip))) for clip in clips]
             found[name] = [each.unflatten(1, (self.shape.codebooks, -1)).argmax(dim=2) for each in logits]
         return found
-
-    def _front(self, wav: Tensor, depth: int | None = None) -> Tensor:
-        """The convolutions over one clip, the first `depth` of them: (samples,) -> (frames, channels)."""
-        low = torch.get_autocast_dtype(wav.device.type) if torch.is_autocast_enabled(wav.device.type) else None
-        with torch.autocast(wav.device.type, enabled=False):
-            wav = wav.to(self.projection.weight.dtype)
-            if self.shape.normalise is not None:
-                wav = functional.layer_norm(wav, wav.shape, eps=self.shape.normalise)
-            # The first convolution costs little and meets the raw sound: it keeps every bit.
-            layers = [convolution.laid_out(low if number else None) for number, convolution in enumerate(self.front)][:depth]
-            if self.shape.conv_norm == "group":
-                layers[0] = self.front[0].folded(wav, self.shape.convolutions[0][2])
-            pieces = []
-            piece = FRONT_FRAMES if wav.device.type == "cpu" else 100 * FRONT_FRAMES
-            total = self.shape.frames(wav.numel(), depth)
-            hop, reach = self.shape.hop_after(len(layers)), self.shape.reach(len(layers))
-            piece *= self.shape.hop // hop
-            for first in range(0, total, piece):
-                count = min(piece, total - first)
-                begin = first * hop
-                pieces.append(self._convolve(wav[begin : begin + (count - 1) * hop + reach], layers))
-        return torch.cat(pieces)
-
-    def _convolve(self, wav: Tensor, layers: "list[tuple[Tensor, Tensor | None]]") -> Tensor:
-        x = wav[:, None]
-        activate = ACTIVATIONS[self.shape.conv_activation]
-        for (_, kernel, stride), module, (weight, bias) in zip(self.shape.convolutions, self.front, layers, strict=False):
-            windows = x.unfold(0, kernel, stride).transpose(1, 2).flatten(1)
-            x = functional.linear(windows.to(weight.dtype), weight, bias)
-            if self.shape.conv_norm == "layer" and module.norm is not None:
-                x = functional.layer_norm(x, (x.shape[1],), module.norm.weight.to(x.dtype), module.norm.bias.to(x.dtype))
-            x = activate(x)
-        return x
 
     def _position(self, clip: Tensor) -> Tensor:
         x = clip.T[None]
@@ -241,36 +163,6 @@ class Wav2Vec2(Upstream):
     def load_standard(self, state: Mapping[str, Tensor], source: str, unused: Iterable[str] = ()) -> None:
         """Take the weights of a file, all of them; `source` names it where that fails, `unused` what it holds besides."""
         self.loaded = fit(self, standard(state, self.shape), source, tuple(unused))
-
-
-class _Convolution(nn.Module):
-    """One convolution of the front end, its weight laid out (channels out, kernel * channels in)."""
-
-    def __init__(self, channels: int, width: int, kernel: int, bias: bool, normed: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, kernel * channels))
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
-        self.norm = nn.LayerNorm(width) if normed else None
-        nn.init.kaiming_normal_(self.weight)
-
-    def laid_out(self, dtype: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
-        return self.weight.to(dtype), self.bias if self.bias is None else self.bias.to(dtype)
-
-    def folded(self, wav: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias with the group norm of this clip (one group for each channel) worked into them.
-
-        Mean and variance of a channel over the clip follow from the mean m and covariance C of the windows that the
-        filter w sees: w.m + b and w.C.w. So no pass over the channels is needed, and the statistics are exact.
-        """
-        assert self.norm is not None
-        windows = wav.double().unfold(0, self.weight.shape[1], stride)
-        mean = windows.mean(dim=0)
-        covariance = windows.T @ windows / len(windows) - mean[:, None] * mean
-        weight = self.weight.double()
-        variance = ((weight @ covariance) * weight).sum(dim=1).clamp(min=0)
-        scale = self.norm.weight.double() / (variance + self.norm.eps).sqrt()
-        bias = self.norm.bias - scale * (weight @ mean)  # the convolution's own bias falls out with the mean
-        return (weight * scale[:, None]).to(wav.dtype), bias.to(wav.dtype)
 
 
 class _Position(nn.Module):

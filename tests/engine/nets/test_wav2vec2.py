@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from engine import upstream
-from engine.nets import wav2vec2
+from engine.nets import front, wav2vec2
 from engine.nets.wav2vec2 import Shape
 
 
@@ -20,7 +20,7 @@ def test_a_long_clip_goes_through_in_pieces_without_a_seam(
     model = upstream.load(f"hf:{tmp_path}")
     wave = 0.2 * torch.randn(40_000, generator=torch.Generator().manual_seed(0))
     whole = model.encode([wave])
-    monkeypatch.setattr(wav2vec2, "FRONT_FRAMES", 7)
+    monkeypatch.setattr(front, "FRONT_FRAMES", 7)
     monkeypatch.setattr(wav2vec2, "BIAS_NUMBERS", 2_000)
     for state, expected in zip(model.encode([wave]).states, whole.states, strict=True):
         torch.testing.assert_close(state, expected, atol=1e-5, rtol=1e-5)
