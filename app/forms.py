@@ -346,12 +346,12 @@ def _word(value: Any) -> str:
 
 
 def as_yaml(document: Mapping[str, Any]) -> str:
-    """The document as the file that `python launch.py run FILE.yaml` takes."""
-    return str(
-        yaml.safe_dump(
-            {name: plain(value) for name, value in document.items()}, sort_keys=False, allow_unicode=True, width=120
-        )
-    )
+    """The document as the file that `python launch.py run FILE.yaml` takes, in the order of the form."""
+    kind = workbench.runs().get(str(document.get("run")))
+    order = ["run", *(field.name for field in fields(kind))] if kind else []
+    names = sorted(document, key=lambda name: order.index(name) if name in order else len(order))
+    values = {name: plain(document[name]) for name in names}
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 
 def full(kind: type[RunSpec], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,13 +17,13 @@ from engine import audio, corpus
 from engine.corpus import Utterance
 from engine.errors import Refused
 from engine.nets.encoder import Encoder
+from engine.recent import Recent
 from engine.registry import Registry
 from engine.run import Context, Figure, Result, write_text
 from engine.train import Order, Training, curve, fit, seed_all
 
 PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this
 VALID_SECONDS = 120.0  # sound that the validation loss is measured on
-CACHE_BYTES = 2**30  # prepared clips that stay in memory
 
 
 class Objective(nn.Module, ABC):
@@ -166,22 +165,16 @@ class Clips:
             raise Refused(
                 f"None of the {len(utterances)} clips is as long as {shortest * 1000:.0f} ms, which the network needs."
             )
-        self._kept: OrderedDict[int, Tensor] = OrderedDict()
-        self._bytes = 0
+        self._recent = Recent(self._prepared)
 
     def __getitem__(self, index: int) -> Tensor:
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
+        return self._recent[index]
+
+    def _prepared(self, index: int) -> Tensor:
         piece = self.pieces[index]
         wave = audio.load(piece.utterance.path, start=piece.start, end=piece.start + piece.seconds).wave
         with torch.no_grad():
-            prepared = self.objective.prepare(wave)
-        self._kept[index] = prepared
-        self._bytes += prepared.nbytes
-        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return prepared
+            return self.objective.prepare(wave)
 
 
 def _divide(utterances: list[Utterance], name: str) -> tuple[list[Utterance], list[Utterance]]:

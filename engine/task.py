@@ -1,7 +1,6 @@
 """What a task is: a small head on an upstream, trained on labels and scored on speech it has not heard."""
 
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,11 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 from engine import audio, corpus, extract, upstream
 from engine.corpus import Utterance
 from engine.errors import Refused
+from engine.recent import Recent
 from engine.run import Context, Figure, Result, Value
 from engine.train import Order, Training, curve, fit, seed_all
 from engine.upstream import Card, Upstream
 
-CACHE_BYTES = 2**30  # states of a frozen upstream that stay in memory
 SPLITS = ("train", "valid", "test")
 
 
@@ -257,18 +256,12 @@ class FrozenStates:
     def __init__(self, model: Upstream, utterances: Sequence[Utterance], layers: list[int]) -> None:
         self.model, self.layers = model, layers
         self.waves = Waves(utterances)
-        self._kept: OrderedDict[int, Tensor] = OrderedDict()
-        self._bytes = 0
+        self._recent = Recent(self._encoded)
 
     def __getitem__(self, index: int) -> Tensor:
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
+        return self._recent[index]
+
+    def _encoded(self, index: int) -> Tensor:
         with torch.no_grad():
             clip = self.model.encode([self.waves[index].to(self.model.device)]).clip(0)
-            states = torch.stack([clip[layer] for layer in self.layers]).cpu()
-        self._kept[index] = states
-        self._bytes += states.nbytes
-        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return states
+            return torch.stack([clip[layer] for layer in self.layers]).cpu()

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -86,11 +87,20 @@ def _attempt(job: Job, resolve: Resolve, asked: Stop) -> None:
         else:
             job.events.append("interrupted", reason=str(error))
     except (Exception, SystemExit) as error:
-        level = logging.WARNING if isinstance(error, AuscultError) else logging.ERROR
-        log.log(level, "%s failed", job.id, exc_info=error)
+        _record(error, job)
         job.events.append("failed", reason=explain(error))
     else:
         job.conclude()
+
+
+def _record(error: BaseException, job: Job) -> None:
+    """Log why a job failed. Pages show the log: what only a programmer reads goes to a file beside it."""
+    if isinstance(error, AuscultError):
+        log.warning("%s failed: %s", job.id, error)
+        return
+    file = job.folder / "traceback.txt"
+    file.write_text("".join(traceback.format_exception(error)), "utf-8")
+    log.error("%s failed unexpectedly (%s). Where in the program it happened is in %s.", job.id, type(error).__name__, file)
 
 
 def _stop(job: Job, asked: Stop) -> Stop:

@@ -40,6 +40,7 @@ class Lnsr(Analysis):
         30.0,
         ge=-20,
         le=100,
+        title="SNR",
         description="Strength of the attack: sound over change, in decibels.",
         json_schema_extra={"unit": "dB"},
     )

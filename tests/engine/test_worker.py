@@ -74,6 +74,7 @@ def test_a_refusal_is_the_reason() -> None:
     job = submit(behaviour="fail")
     assert work(job, shortrun.resolve) == FAILED
     assert job.status().reason == "This one always fails."
+    assert "This one always fails." in job.log() and "Traceback" not in job.log()
 
 
 def test_an_unexpected_error_is_one_sentence_and_the_log_keeps_the_rest() -> None:
@@ -81,7 +82,9 @@ def test_an_unexpected_error_is_one_sentence_and_the_log_keeps_the_rest() -> Non
     assert work(job, shortrun.resolve) == FAILED
     reason = job.status().reason
     assert "ValueError: nobody expected this)" in reason and "Traceback" not in reason and "\n" not in reason
-    assert "Traceback" in job.log() and "second line" in job.log()
+    kept = job.folder / "traceback.txt"
+    assert "Traceback" in kept.read_text("utf-8") and "second line" in kept.read_text("utf-8")
+    assert "ValueError" in job.log() and str(kept) in job.log() and "Traceback" not in job.log()
 
 
 @pytest.mark.parametrize(

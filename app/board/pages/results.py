@@ -32,7 +32,7 @@ def render() -> None:
             rows = [row, *rows]
         else:
             link = (f"/board/jobs?job={asked}", "Watch it in Jobs")
-            said = f"It is {row.state_text.lower()}{': ' + row.reason if row.reason else ''}."
+            said = f"{row.state_text}: {row.reason}" if row.reason else f"Its state is: {row.state_text.lower()}."
             widgets.panel("wait", f"{row.title} has no result", said, link)
     if not rows:
         link = ("/studio/?tab=run", "Start a run in Studio")
