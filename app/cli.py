@@ -15,7 +15,7 @@ from app import terminal
 from app.terminal import complain, say
 from app.verbs import ABOUT, SERVING, VERBS
 from engine.errors import AuscultError, explain
-from engine.settings import settings
+from engine.settings import allow_own_code, settings
 
 USAGE = 2
 ALREADY_SERVED = 3
@@ -38,6 +38,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def start(
     context: typer.Context, host: Host = "127.0.0.1", port: Port = 7860, token: Token = "", no_browser: NoBrowser = False
 ) -> None:
+    allow_own_code(False)  # the server, its pages and the warm process never have it, whatever the environment says
     if context.invoked_subcommand is None:
         _serve(host, port, token, "/", no_browser)
 
@@ -72,6 +73,7 @@ def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: Pairs 
     from engine import worker
     from engine.job import INLINE
 
+    allow_own_code(True)
     job = workbench.submit(workbench.document(name, _values(pairs)), executor=INLINE)
     over = threading.Event()
     watcher = threading.Thread(target=terminal.show_progress, args=(job.folder, over.wait), daemon=True)
@@ -104,6 +106,7 @@ def submit(
     EXECUTORS.get(executor)
     if executor == INLINE:
         raise typer.BadParameter("A job of the inline executor runs where it was started; 'run' does that.")
+    allow_own_code(True)
     job = workbench.submit(workbench.document(name, _values(pairs)), priority=priority, executor=executor)
     queue.ensure(workbench.COMMAND)
     say(job.id)
@@ -223,6 +226,7 @@ def layers(
 ) -> None:
     from app.layers import write_layers
 
+    allow_own_code(True)
     for line in write_layers(upstream, audio, out):
         say(line)
 
@@ -261,7 +265,9 @@ def worker(folder: Path) -> None:
     from engine.job import Job
     from engine.worker import work
 
-    raise typer.Exit(work(Job(folder), workbench.resolve))
+    job = Job(folder)
+    allow_own_code(job.status().own_code)
+    raise typer.Exit(work(job, workbench.resolve))
 
 
 @cli.command(hidden=True)

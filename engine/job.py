@@ -59,6 +59,7 @@ class Status:
     slots: int = 1
     executor: str = "process"
     parent: str = ""
+    own_code: bool = False  # submitted from a command line, so what `python:` names may be imported for it
     stage: str = ""
     done: float = 0.0
     total: float = 0.0
@@ -77,6 +78,7 @@ class Status:
                 self.submitted = event.time
                 self.priority, self.slots = int(values.get("priority", 0)), int(values.get("slots", 1))
                 self.executor, self.parent = str(values.get("executor", "process")), str(values.get("parent", ""))
+                self.own_code = values.get("own_code") is True
             case "progress":
                 self._take_progress(event)
             case "metric":
@@ -283,7 +285,8 @@ class JobStore:
         beside.mkdir()
         try:
             write_text(beside / "spec.json", json.dumps(document, ensure_ascii=False, indent=1))
-            Job(beside).events.append("submitted", priority=priority, executor=executor, parent=parent, slots=slots)
+            about = {"priority": priority, "executor": executor, "parent": parent, "slots": slots}
+            Job(beside).events.append("submitted", **about, own_code=settings().own_code)
             beside.rename(folder)
         except OSError:
             shutil.rmtree(beside, ignore_errors=True)

@@ -18,6 +18,7 @@ class Settings:
     cpu_slots: int  # runs at a time where there is no GPU
     upload_megabytes: int
     clip_seconds: float  # longest sound that is decoded whole
+    own_code: bool  # may import what python:MODULE:FACTORY names; the command line says so for itself, a page never can
 
     @property
     def jobs(self) -> Path:
@@ -55,4 +56,11 @@ def settings() -> Settings:
         cpu_slots=int(read("CPU_SLOTS", "1")),
         upload_megabytes=int(read("UPLOAD_MEGABYTES", "100")),
         clip_seconds=float(read("CLIP_SECONDS", "1800")),
+        own_code=read("OWN_CODE", "0") == "1",
     )
+
+
+def allow_own_code(allowed: bool) -> None:
+    """Say whether this process, and what it starts, may import what `python:` names."""
+    os.environ["AUSCULT_OWN_CODE"] = "1" if allowed else "0"
+    settings.cache_clear()

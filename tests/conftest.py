@@ -17,6 +17,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("workspace")
     monkeypatch.setenv("AUSCULT_WORKSPACE", str(folder))
     monkeypatch.setenv("AUSCULT_OFFLINE", "1")
+    monkeypatch.setenv("AUSCULT_OWN_CODE", "0")
     settings.cache_clear()
     yield folder
     settings.cache_clear()
