@@ -222,13 +222,24 @@ def _rows(kind: Kind) -> list[dict[str, Any]]:
 def layers(
     upstream: Annotated[str, typer.Argument(metavar="UPSTREAM")],
     audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...")],
-    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="What to write.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the arrays too.")] = None,
+    taps: Annotated[str, typer.Option(metavar="NAME,...|all", help="What it shows besides: conv1, codes ...")] = "",
+    as_json: Json = False,
 ) -> None:
-    from app.layers import write_layers
+    from dataclasses import asdict
+
+    from app import layers as asked
 
     allow_own_code(True)
-    for line in write_layers(upstream, audio, out):
+    shown = asked.layers(upstream, audio, out, [tap for tap in taps.split(",") if tap])
+    if as_json:
+        for one in shown:
+            say(json.dumps(asdict(one) if isinstance(one, asked.Shown) else {"note": one}))
+        return
+    for line in asked.said(shown):
         say(line)
+    if out is not None:
+        say(f"Written to {out}.")
 
 
 @cli.command(help=VERBS["check"][1])

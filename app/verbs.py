@@ -11,7 +11,7 @@ VERBS = {
     "submit": ("submit NAME|FILE [key=value ...]", "Put a run in the queue and print its job id."),
     "jobs": ("jobs [ID]", "List the jobs, or show, follow, cancel or resume one."),
     "list": ("list upstreams|corpora|runs|executors|recipes", "What there is to choose from."),
-    "layers": ("layers UPSTREAM AUDIO... --out FILE.npz", "Write every layer of an upstream for some sounds."),
+    "layers": ("layers UPSTREAM AUDIO... [--out FILE.npz]", "Name, and write, every layer of an upstream for some sounds."),
     "check": ("check", "Format, lint, types and import rules."),
     "test": ("test", "Every test, those in the browser included."),
     "doctor": ("doctor", "Say what this installation has and lacks, and what to do about it."),

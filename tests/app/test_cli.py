@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import tiny
 import typer.main
 
 from app import cli, verbs
@@ -283,13 +284,30 @@ def test_layers_are_written_clip_by_clip(call: Callable[..., Said], tmp_path: Pa
     soundfile.write(other / "a.flac", np.stack([tone, tone], 1), 44_100)
     out = tmp_path / "layers.npz"
     said = call("layers", "fbank", str(tmp_path / "a.wav"), str(other / "a.flac"), "--out", str(out))
-    assert said.code == 0 and "a: layers 0 to 0, each (98, 240), one frame every 10 ms" in said.out
+    assert said.code == 0 and "a: layer 0 (98, 240), one frame every 10 ms" in said.out
     assert "a-2: Mixed 2 channels to one." in said.out
     with np.load(out, allow_pickle=False) as written:
         assert set(written) == {"a/0", "a-2/0", "hop_seconds"}
         assert written["a/0"].dtype == np.float32 and written["a/0"].shape == (98, 240)
         assert float(written["hop_seconds"]) == 0.01
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_layers_and_taps_are_named_with_their_shapes(call: Callable[..., Said], tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path / "hubert", "hubert")
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000, np.float32) + 0.1, 16_000)
+    words = ["layers", f"hf:{tmp_path / 'hubert'}", str(tmp_path / "a.wav"), "--taps", "conv1,conv7"]
+    said = call(*words)
+    assert said.out.splitlines() == [
+        "a: layers 0 to 2, each (49, 16), one frame every 20 ms",
+        "a: tap conv1 (3199, 8), one frame every 0.3125 ms",
+        "a: tap conv7 (49, 8), one frame every 20 ms",
+    ]
+    shown = [json.loads(line) for line in call(*words, "--json", "--out", str(tmp_path / "x.npz")).out.splitlines()]
+    assert shown[3] == {"clip": "a", "layer": "conv1", "shape": [3199, 8], "hop_seconds": 0.0003125}
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as written:
+        assert written["a/conv1"].shape == (3199, 8) and float(written["conv1/hop_seconds"]) == 0.0003125
+    assert "There is no tap of" in call(*words[:-1], "conv8").err
 
 
 def test_a_failure_leaves_no_half_written_layers(call: Callable[..., Said], tmp_path: Path) -> None:
