@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -174,7 +175,7 @@ Kind = Literal["upstreams", "corpora", "runs", "executors", "recipes"]
 def list_(kind: Kind, as_json: Json = False) -> None:
     from app import workbench
 
-    rows = _rows(kind)
+    rows = [_card(card) for card in workbench.upstreams()] if kind == "upstreams" and as_json else _rows(kind)
     if as_json:
         say(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
@@ -198,7 +199,7 @@ def _rows(kind: Kind) -> list[dict[str, Any]]:
                 "dims": card.dims[-1],
                 "hop_ms": round(card.hop_seconds * 1000, 3),
                 "here": card.here,
-                "license": card.license,
+                "license": card.license or "not known",
                 "about": card.about,
             }
             for card in workbench.upstreams()
@@ -218,6 +219,13 @@ def _rows(kind: Kind) -> list[dict[str, Any]]:
     ]
 
 
+def _card(card: Any) -> dict[str, Any]:
+    """Everything that a card tells, as plain JSON."""
+    told = {field.name: getattr(card, field.name) for field in fields(card)}
+    taps = [asdict(tap) for tap in told.pop("taps")]
+    return {**{name: value for name, value in told.items() if not callable(value) and value is not None}, "taps": taps}
+
+
 @cli.command(help=VERBS["layers"][1])
 def layers(
     upstream: Annotated[str, typer.Argument(metavar="UPSTREAM")],
@@ -226,8 +234,6 @@ def layers(
     taps: Annotated[str, typer.Option(metavar="NAME,...|all", help="What it shows besides: conv1, codes ...")] = "",
     as_json: Json = False,
 ) -> None:
-    from dataclasses import asdict
-
     from app import layers as asked
 
     allow_own_code(True)
