@@ -48,6 +48,11 @@ _HINTS = """
 deleted after a day.</p>
 """
 
+# What the address asked for is chosen now; a reload must not undo what is chosen after it.
+_SETTLE = """() => {
+    if (new URLSearchParams(location.search).get('tab') === 'listen') history.replaceState(null, '', '?tab=listen');
+}"""
+
 log = logging.getLogger("auscult.studio")
 _numbers = itertools.count(1)
 _asked: OrderedDict[str, dict[str, Any]] = OrderedDict()  # key of a drawn scene -> its document, for UMAP on request
@@ -92,11 +97,8 @@ def build() -> None:
         "show_progress": "hidden",
         "api_visibility": "private",
     }
-    widgets.on_open(**wiring)
-    # What was trained or fetched since the server started can be chosen too.
-    widgets.on_open(
-        fn=lambda: gr.Dropdown(choices()), outputs=upstream, queue=False, show_progress="hidden", api_visibility="private"
-    )
+    widgets.on_open(**{**wiring, "fn": first_listen}).then(None, js=_SETTLE)
+    widgets.on_open(fn=offer, outputs=upstream, queue=False, show_progress="hidden", api_visibility="private")
     upstream.input(**wiring, js=widgets.busy(3))
     # A sample and a sound of one's own take turns: choosing one lets the other go.
     sample.input(None, None, own, js="() => null").then(**wiring, js=widgets.busy(3))
@@ -126,6 +128,22 @@ def first_choice() -> str:
     here = [card for card in workbench.upstreams() if card.here]
     ranked = sorted(here, key=lambda card: (card.name != FAVOURITE, card.layers == 0, card.name != "fbank"))
     return ranked[0].name if ranked else ""
+
+
+def offer(request: gr.Request) -> Any:
+    """What can be chosen now: what was trained or fetched since the server started too. An address may choose."""
+    asked = _asked_for(request)
+    return gr.Dropdown(choices(), value=asked) if asked else gr.Dropdown(choices())
+
+
+def first_listen(sample: str | None, own: str | None, upstream: str | None, request: gr.Request) -> dict[str, Any]:
+    """The scene that a browser opens with: by the upstream that its address names, else by the one that is chosen."""
+    return listen(sample, own, _asked_for(request) or upstream)
+
+
+def _asked_for(request: gr.Request) -> str:
+    asked = request.query_params
+    return str(asked.get("upstream", "")) if asked.get("tab") == "listen" else ""
 
 
 def _depth(card: Card) -> str:

@@ -48,14 +48,14 @@ def _open(kept: Any, request: gr.Request) -> tuple[Any, ...]:
     """What a browser sees first: what its address asks for, else what it had, else the first run there is."""
     asked = dict(request.query_params)
     if asked.get("tab") == "run":
-        found = _asked(asked)
+        found = _asked(asked, _kept(kept)["values"])
         if found is not None:
             return _show(kept, *found)
     return _show(kept, _kept(kept)["run"])
 
 
-def _asked(asked: dict[str, str]) -> tuple[str, dict[str, Any] | None, str] | None:
-    """The run, its settings and a sentence about them, as an address asks for them."""
+def _asked(asked: dict[str, str], kept: dict[str, Any]) -> tuple[str, dict[str, Any] | None, str] | None:
+    """The run, its settings and a sentence about them, as an address asks for them; `kept` are those of each run."""
     if "from" in asked:
         job = summaries.find(asked["from"])
         if job is None:
@@ -75,7 +75,12 @@ def _asked(asked: dict[str, str]) -> tuple[str, dict[str, Any] | None, str] | No
             return "", None, "There is no recipe of that name here."
         document = dict(recipes[asked["recipe"]].document)
         return str(document.pop("run", "")), document, f"These are the settings of the recipe {asked['recipe']}."
-    return (asked["run"], None, "") if "run" in asked else None
+    if "run" not in asked:
+        return None
+    if "upstream" not in asked:
+        return asked["run"], None, ""
+    before = kept.get(asked["run"])
+    return asked["run"], {**(before if isinstance(before, dict) else {}), "upstream": asked["upstream"]}, ""
 
 
 def _pick(kept: Any, event: gr.EventData) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -67,6 +68,17 @@ def test_a_scene_is_small_and_whole(asked: list[dict[str, Any]], clip: str) -> N
     assert [shown["id"] for shown in scene["maps"]] == ["change", "deviation"]  # one state agrees with nothing below
     assert scene["layers"][0]["short"] == "features" and "restarted" not in scene["facts"] and scene["note"]
     assert base64.b64decode(scene["audio"])[:4] == b"RIFF"
+
+
+def test_an_address_chooses_the_upstream(asked: list[dict[str, Any]], clip: str) -> None:
+    def opened(**query: str) -> Any:
+        request: Any = SimpleNamespace(query_params=query)
+        listen.first_listen(None, clip, "fbank", request)
+        return listen.offer(request)
+
+    assert opened(tab="listen", upstream="mel").value == "mel" and asked[-1]["upstream"] == "mel"
+    opened(tab="hub", upstream="mel")
+    assert asked[-1]["upstream"] == "fbank"
 
 
 def test_layers_are_named_by_what_they_are() -> None:

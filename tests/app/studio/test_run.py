@@ -166,6 +166,14 @@ def test_settings_of_a_job_and_of_a_recipe_come_back(workspace: Path) -> None:
     assert (state["run"], state["values"]) == ("toy", {"count": 400})
 
 
+def test_an_address_fills_in_the_upstream_and_leaves_the_rest() -> None:
+    kept = {"run": "", "values": {"toy": {"count": 42, "upstream": "mel"}}}
+    state, _, _, memory = opened(kept, run="toy", upstream="fbank")
+    assert (state["run"], state["values"]) == ("toy", {"count": 42, "upstream": "fbank"})
+    assert memory["values"]["toy"] == state["values"]
+    assert opened({"run": "", "values": {"toy": "x"}}, run="toy", upstream="mel")[0]["values"] == {"upstream": "mel"}
+
+
 @pytest.mark.parametrize("query", [{"from": "../../etc"}, {"recipe": "none"}, {"run": "none"}, {"from": ""}])
 def test_address_that_asks_for_nothing_known(query: dict[str, str]) -> None:
     state = opened(**query)[0]
