@@ -7,6 +7,7 @@ its card is, and which network its weights go into. Everything else is the same 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from torch import Tensor
 
@@ -117,7 +118,7 @@ def fetch(card: Card, progress: Callable[[float, float], None]) -> None:
 
 def _files(card: Card) -> list[Path]:
     file = _place(card)
-    return [file, weights.converted(file)] if file.exists() else []
+    return [*download.traces(file), *weights.conversions(file)]
 
 
 def _file(card: Card) -> Path:
@@ -129,4 +130,4 @@ def _file(card: Card) -> Path:
 
 def _place(card: Card) -> Path:
     prefix, _, place = card.name.partition(":")
-    return settings().downloads / prefix / f"{place}{Path(card.source).suffix}"
+    return settings().downloads / prefix / f"{place}{Path(urlsplit(card.source).path).suffix}"

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.nets.front import ACTIVATIONS
 
-def positions(frames: int, width: int, device: torch.device) -> Tensor:
-    """(frames, width) sinusoids: no table, so no longest clip."""
-    place = torch.arange(frames, device=device, dtype=torch.float32)[:, None]
-    rate = 10_000 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
-    return torch.stack([(place * rate).sin(), (place * rate).cos()], -1).flatten(1)[:, :width]
+
+def positions(frames: int, width: int, device: torch.device, angles: torch.dtype = torch.float32) -> Tensor:
+    """(frames, width) sinusoids: no table, so no longest clip. `angles` is the precision of their arguments."""
+    place = torch.arange(frames, device=device, dtype=angles)[:, None]
+    rate = 10_000 ** (-torch.arange(0, width, 2, device=device, dtype=angles) / width)
+    return torch.stack([(place * rate).sin(), (place * rate).cos()], -1).flatten(1)[:, :width].float()
 
 
 class Attention(nn.Module):
@@ -41,32 +43,68 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention and a feed-forward net, each followed by a norm."""
+    """Self-attention and a feed-forward net, each added to its input; a norm follows each, or goes before it."""
 
-    def __init__(self, width: int, heads: int, inner: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        *,
+        norm_first: bool = False,
+        activation: str = "gelu",
+        epsilon: float = 1e-12,
+    ) -> None:
         super().__init__()
+        self.norm_first, self.activate = norm_first, ACTIVATIONS[activation]
         self.attention = Attention(width, heads, dropout)
-        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
+        self.attention_norm = nn.LayerNorm(width, eps=epsilon)
         self.widen, self.narrow = nn.Linear(width, inner), nn.Linear(inner, width)
-        self.feed_norm = nn.LayerNorm(width, eps=1e-12)
+        self.feed_norm = nn.LayerNorm(width, eps=epsilon)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None]:
+        if self.norm_first:
+            mixed, weights = self.attention(self.attention_norm(x), valid, maps)
+            x = x + self.dropout(mixed)
+            return x + self.dropout(self._feed(self.feed_norm(x))), weights
         mixed, weights = self.attention(x, valid, maps)
         x = self.attention_norm(x + self.dropout(mixed))
-        fed = self.narrow(functional.gelu(self.widen(x)))
-        return self.feed_norm(x + self.dropout(fed)), weights
+        return self.feed_norm(x + self.dropout(self._feed(x))), weights
+
+    def _feed(self, x: Tensor) -> Tensor:
+        fed: Tensor = self.narrow(self.activate(self.widen(x)))
+        return fed
 
 
 class Transformer(nn.Module):
     """Projects frames, adds positions and runs the blocks; gives the input of the first block and the output of each."""
 
-    def __init__(self, inputs: int, *, width: int, blocks: int, heads: int, inner: int, dropout: float) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        *,
+        width: int,
+        blocks: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        shared: bool = False,  # one block is run again and again
+        norm_first: bool = False,
+        activation: str = "gelu",
+        epsilon: float = 1e-12,
+        angles: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
+        self.depth, self.angles = blocks, angles
         self.project = nn.Linear(inputs, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.norm = nn.LayerNorm(width, eps=epsilon)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, inner, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, inner, dropout, norm_first=norm_first, activation=activation, epsilon=epsilon)
+            for _ in range(1 if shared else blocks)
+        )
         self.apply(_start)
 
     def forward(self, x: Tensor, lengths: Tensor, maps: bool = False) -> tuple[list[Tensor], list[Tensor] | None]:
@@ -76,10 +114,10 @@ class Transformer(nn.Module):
         if bool((lengths < frames).any()):
             valid = torch.arange(frames, device=x.device) < lengths.to(x.device)[:, None]
         x = self.project(x)
-        x = self.dropout(self.norm(x + positions(frames, x.shape[2], x.device)))
+        x = self.dropout(self.norm(x + positions(frames, x.shape[2], x.device, self.angles)))
         states, weights = [x], []
-        for block in self.blocks:
-            x, seen = block(x, valid, maps)
+        for number in range(self.depth):
+            x, seen = self.blocks[number % len(self.blocks)](x, valid, maps)
             states.append(x)
             if seen is not None:
                 weights.append(seen)

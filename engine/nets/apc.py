@@ -1,0 +1,90 @@
+"""APC and VQ-APC: recurrent layers over log mel energies that hear only the past (Chung et al. 2019, 2020).
+
+Frames of all clips go through the layers packed, so no layer sees padding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence, unpack_sequence
+
+from engine.errors import Refused
+from engine.nets.quantizer import LinearQuantizer
+from engine.nets.spectra import Framing, Kaldi, normalise
+from engine.upstream import Card, Hidden, Tap, Upstream
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Everything that tells one network of this kind from another."""
+
+    mels: int
+    dim: int
+    layers: int
+    framing: Framing
+    residual: bool = True  # each layer but the first is added to its input
+    normalised: bool = True  # features, over the clip
+    widths: tuple[int, ...] = ()  # of the groups that are quantized after the last layer
+    entries: tuple[int, ...] = ()  # of their codebooks
+
+    def __post_init__(self) -> None:
+        if min(self.mels, self.dim, self.layers, *self.widths, *self.entries) < 1:
+            raise Refused("Every size of a network is at least 1.")
+        if self.widths and sum(self.widths) != self.dim or len(self.widths) != len(self.entries):
+            raise Refused(f"Groups of {self.widths} with {self.entries} entries cannot quantize a layer of {self.dim}.")
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Of each state."""
+        return (self.mels, *(self.dim,) * self.layers)
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The codes, where there is a quantizer."""
+        if not self.widths:
+            return ()
+        return (Tap("codes", len(self.widths), self.framing.hop, codes=True, entries=max(self.entries)),)
+
+
+class APC(Upstream):
+    """The network. State 0 is the feature, state i the output of layer i, before any quantizer."""
+
+    def __init__(self, card: Card, shape: Shape) -> None:
+        super().__init__()
+        self.card = card
+        self.shape = shape
+        self.features = Kaldi(shape.mels, framing=shape.framing)
+        self.layers = nn.ModuleList(
+            nn.GRU(shape.dim if number else shape.mels, shape.dim, batch_first=True) for number in range(shape.layers)
+        )
+        self.quantizer = LinearQuantizer(shape.widths, shape.entries) if shape.widths else None
+
+    def frames(self, samples: int) -> int:
+        return self.shape.framing.frames(samples)
+
+    def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
+        states = self._states(wavs)
+        padded = [pad_packed_sequence(state, batch_first=True)[0].float() for state in states]
+        lengths = torch.tensor([self.frames(wav.numel()) for wav in wavs], device=self.device)
+        return Hidden(padded, lengths)
+
+    def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
+        assert self.quantizer is not None
+        with torch.autocast(self.device.type, enabled=False):
+            return {"codes": [self.quantizer(clip) for clip in unpack_sequence(self._states(wavs)[-1])]}
+
+    def _states(self, wavs: list[Tensor]) -> list[PackedSequence]:
+        clips = []
+        for wav in wavs:
+            feature = self.features(wav.to(self.device))
+            clips.append(normalise(feature) if self.shape.normalised else feature)
+        states = [pack_sequence(clips, enforce_sorted=False)]
+        for number, layer in enumerate(self.layers):
+            heard = states[-1]
+            said: PackedSequence = layer(heard)[0]
+            if self.shape.residual and number:
+                said = said._replace(data=said.data.float() + heard.data)
+            states.append(said)
+        return states
