@@ -2,22 +2,15 @@
 
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from served import Served, serve
 
 from app.browser import find_browser
-from engine.settings import HOUSE
 
 HERE = Path(__file__).parent
 FLAGS = [
@@ -29,7 +22,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-READY_SECONDS = 90
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,71 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@dataclass(frozen=True)
-class Served:
-    """A server of its own workspace."""
-
-    address: str  # http://127.0.0.1:PORT
-    workspace: Path
-    pid: int
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Auscult, served for the whole session. When it ends, nothing that it started is left."""
-    workspace = tmp_path_factory.mktemp("served")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    said = workspace / "said.txt"
-    settings = {**os.environ, "AUSCULT_WORKSPACE": str(workspace), "AUSCULT_OFFLINE": "1", "PYTHONPATH": str(HOUSE)}
-    with said.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "--port", str(port), "--no-browser"],
-            cwd=HOUSE,
-            env=settings,
-            stdout=output,
-            stderr=output,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_ready(process, address, said)
-        yield Served(address, workspace, process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            code = process.wait(40)
-        finally:
-            process.kill()
-            left = _left_behind(workspace)
-            for one in left:
-                one.kill()
-    assert code == 0, said.read_text()
-    assert not left, f"The server left {left} behind."
-
-
-def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, said: Path) -> None:
-    until = time.monotonic() + READY_SECONDS
-    while time.monotonic() < until:
-        assert process.poll() is None, said.read_text()
-        try:
-            with urllib.request.urlopen(f"{address}/healthz", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"The server was not ready after {READY_SECONDS} s: {said.read_text()}")
-
-
-def _left_behind(workspace: Path) -> list[psutil.Process]:
-    """Processes that work for this workspace."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get("AUSCULT_WORKSPACE") == str(workspace):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    """Auscult, served for the whole session."""
+    with serve(tmp_path_factory.mktemp("served"), AUSCULT_OFFLINE="1") as served:
+        yield served
 
 
 @pytest.fixture(scope="session")
