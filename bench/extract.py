@@ -1,4 +1,4 @@
-"""Every layer of a HuBERT Base (random weights) for 40 clips of 2 to 15 s: our path and two ways through transformers.
+"""Every layer of a HuBERT Base (random weights) for 40 clips of 2 to 15 s: our path, transformers', and S3PRL's.
 
     python -m bench.extract            each way in a process of its own, one line each
     python -m bench.extract WAY        one of them
@@ -7,6 +7,7 @@ The machine's matrix rate is measured before and after each way in the same proc
 counted over the operations of the model for the sound itself (convolutions, projections, attention), not for padding.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from bench.machine import describe, matrix_rate, processor_seconds
 
 CONVOLUTIONS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
 DIM, INNER, BLOCKS, KERNEL, GROUPS = 768, 3_072, 12, 128, 16
-WAYS = ["ours float32", "ours bfloat16", "alone float32", "eights float32", "eights bfloat16"]
+WAYS = ["ours float32", "ours bfloat16", "alone float32", "eights float32", "eights bfloat16", "s3prl float32"]
 
 
 def clips() -> list[Tensor]:
@@ -92,13 +93,45 @@ def transformers_way(dtype: torch.dtype, size: int) -> Callable[[list[Tensor]], 
     return run
 
 
+def s3prl_way() -> Callable[[list[Tensor]], None]:
+    """S3PRL 0.4.18's own class with batches of eight; sorted by length, which it does not do itself."""
+    import tempfile
+
+    import torchaudio
+
+    torchaudio.set_audio_backend = lambda name: None  # gone from torchaudio; S3PRL calls it when it is imported
+    from s3prl.upstream.hubert.expert import UpstreamExpert
+    from s3prl.upstream.hubert.hubert_model import HubertConfig, HubertModel, HubertPretrainingConfig
+    from s3prl.upstream.utils import merge_with_parent
+
+    torch.manual_seed(0)
+    symbols = [[str(number) for number in range(500)]]
+    rate = {"label_rate": 50.0}  # all else has S3PRL's defaults, which are those of HuBERT Base
+    fresh = HubertModel(merge_with_parent(HubertConfig, rate), merge_with_parent(HubertPretrainingConfig, rate), symbols)
+    held = {"task_cfg": rate, "model_cfg": rate, "model_weight": fresh.state_dict(), "dictionaries_symbols": symbols}
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        torch.save(held, file.name)
+        model = UpstreamExpert(file.name).eval()
+    del fresh, held
+
+    def run(sounds: list[Tensor]) -> None:
+        order = sorted(sounds, key=len, reverse=True)
+        for first in range(0, len(order), 8):
+            assert len(model(order[first : first + 8])["hidden_states"]) == BLOCKS + 1
+
+    return run
+
+
 def measure(way: str) -> dict[str, Any]:
     """Numbers of one way in this process."""
     import resource
 
     kind, name = way.split()
     dtype = getattr(torch, name)
-    run = ours(dtype) if kind == "ours" else transformers_way(dtype, 1 if kind == "alone" else 8)
+    if kind == "s3prl":
+        run = s3prl_way()
+    else:
+        run = ours(dtype) if kind == "ours" else transformers_way(dtype, 1 if kind == "alone" else 8)
     sounds = clips()
     seconds = sum(map(len, sounds)) / 16_000
     with torch.inference_mode():
@@ -126,7 +159,11 @@ def main() -> None:
         print(json.dumps(measure(" ".join(sys.argv[1:]))))
         return
     print("way              s/s   s/cpu-s  peak GB  GFLOP/s  share of it   machine")
+    installed = importlib.util.find_spec("s3prl") is not None
     for way in WAYS:
+        if way.startswith("s3prl") and not installed:
+            print(f"{way:16} not installed: pip install --no-deps s3prl==0.4.18")
+            continue
         done = subprocess.run(
             [sys.executable, "-m", "bench.extract", *way.split()], capture_output=True, text=True, check=True
         )
