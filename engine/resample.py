@@ -18,7 +18,7 @@ _BETA = 8.6  # Kaiser window
 
 
 @lru_cache(maxsize=8)
-def _filter(up: int, down: int) -> tuple[Samples, int]:
+def low_pass(up: int, down: int) -> tuple[Samples, int]:
     """The low-pass at `up` times the input rate, padded so that output 0 lies over input 0; and where output 0 is."""
     longest = max(up, down)
     crossings = max(8, min(_CROSSINGS, 4_000_000 // longest))  # rates without a common divisor get a shorter filter
@@ -39,7 +39,7 @@ class Resampler:
     def __init__(self, rate: int, to: int, first: int = 0) -> None:
         common = math.gcd(rate, to)
         self.up, self.down = to // common, rate // common
-        self._taps, self._zero = _filter(self.up, self.down)
+        self._taps, self._zero = low_pass(self.up, self.down)
         reach = math.ceil(len(self._taps) / 2 / self.up) + 1  # input samples that an output looks at, to either side
         self._margin = math.ceil(reach / self.down)  # the same in periods of `down` inputs, `up` outputs
         self.reach = self._margin * self.down
