@@ -98,8 +98,20 @@ def read(file: Path) -> Checkpoint:
 
 def converted(file: Path) -> Path:
     """The folder that keeps what a pickle holds."""
-    place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
-    return settings().downloads / "converted" / f"{place}-{stamp(file)}"
+    return _kept() / f"{_place(file)}-{stamp(file)}"
+
+
+def conversions(file: Path) -> list[Path]:
+    """Every folder that keeps what a file holds, or held before it was replaced."""
+    return sorted(_kept().glob(f"{_place(file)}-*"))
+
+
+def _kept() -> Path:
+    return settings().downloads / "converted"
+
+
+def _place(file: Path) -> str:
+    return hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ weights go into our own network, strictly: every weight of the model must be the
 
 import importlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engine import upstream, weights
-from engine.errors import AuscultError, Refused, Unavailable
-from engine.settings import settings
+from engine import hubcache, weights
+from engine.errors import Refused
 from engine.upstream import Card, Family, Upstream
 
 PREFIX = "hf:"
@@ -26,7 +24,19 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # in the order of preference
 
 # model_type in the configuration -> the module of engine.nets that reads, builds and fills such a network.
-NETS = dict.fromkeys(("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"), "wav2vec2_config")
+NETS = {
+    **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"), "wav2vec2_config"),
+    "wav2vec2-conformer": "wav2vec2_conformer",
+    "wav2vec2-bert": "wav2vec2_bert",
+    "sew": "wav2vec2_config",
+    "whisper": "whisper",
+    "audio-spectrogram-transformer": "spectrogram_transformer",
+    "clap": "clap",
+    "clap_audio_model": "clap",
+    "encodec": "encodec",
+    "mimi": "mimi",
+    "dac": "dac",
+}
 
 
 class Net(Protocol):
@@ -92,12 +102,13 @@ def known() -> Iterator[Card]:
             shortest=400,
             open=open_checkpoint,
             source=f"https://huggingface.co/{repository}",
-            revision=_commit(repository),
+            revision=hubcache.commit(repository),
             license=license,
             attention=True,
-            here=_is_here(_snapshot(repository)),
+            here=_is_here(hubcache.snapshot(repository)),
             about=about,
             fetch=fetch,
+            files=_files,
             untrained=untrained,
         )
 
@@ -111,12 +122,12 @@ def find(place: str) -> Card:
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise Refused(f"'{place}' is neither a folder here nor a name like ORGANISATION/NAME on the hub.")
     card = next((card for card in known() if card.name == PREFIX + repository), None)
-    folder = _snapshot(repository, revision)
+    folder = hubcache.snapshot(repository, revision)
     if card is None:
         folder = _described(place)
         card = _card(f"https://huggingface.co/{repository}", folder, f"Described by its {CONFIG}.")
-    commit = _commit(repository, revision) or revision
-    return replace(card, name=PREFIX + place, revision=commit, here=_is_here(folder), fetch=fetch)
+    commit = hubcache.commit(repository, revision) or revision
+    return replace(card, name=PREFIX + place, revision=commit, here=_is_here(folder), fetch=fetch, files=_files)
 
 
 def _card(source: str, folder: Path, about: str) -> Card:
@@ -147,10 +158,10 @@ def _described(place: str) -> Path:
     if place.startswith((".", "/", "~")) or folder.exists():
         return folder
     repository, _, revision = place.partition("@")
-    found = _snapshot(repository, revision)
+    found = hubcache.snapshot(repository, revision)
     if found is None or not (found / CONFIG).exists():
-        _download(repository, revision, [CONFIG, PREPROCESSOR])
-        found = _snapshot(repository, revision)
+        hubcache.fetch(repository, revision, [PREPROCESSOR, CONFIG], optional=PREPROCESSOR)
+        found = hubcache.snapshot(repository, revision)
     assert found is not None
     return found
 
@@ -163,7 +174,7 @@ def open_checkpoint(card: Card) -> Upstream:
         if not card.here:
             fetch(card, lambda done, total: None)
         repository, _, revision = place.partition("@")
-        found = _snapshot(repository, revision)
+        found = hubcache.snapshot(repository, revision)
         assert found is not None
         folder = found
     described = Described.read(folder)
@@ -261,33 +272,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-
-
-# What is fetched lies as huggingface_hub keeps it: snapshots of a repository by commit, refs from a name to a commit.
-
-
-def _cache() -> Path:
-    return settings().downloads / "huggingface"
-
-
-def _commit(repository: str, revision: str = "") -> str:
-    home = _cache() / f"models--{repository.replace('/', '--')}"
-    if (home / "snapshots" / (revision or "-")).is_dir():
-        return revision
-    try:
-        return (home / "refs" / (revision or "main")).read_text("utf-8").strip()
-    except OSError:
-        return ""
-
-
-def _snapshot(repository: str, revision: str = "") -> Path | None:
-    commit = _commit(repository, revision)
-    folder = _cache() / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
-    return folder if commit and folder.is_dir() else None
-
-
 def _is_here(folder: Path | None) -> bool:
     if folder is None or not (folder / CONFIG).exists():
         return False
@@ -301,96 +285,22 @@ def _is_here(folder: Path | None) -> bool:
 def fetch(card: Card, progress: Callable[[float, float], None]) -> None:
     """Bring a checkpoint of the hub into the workspace; what is there already is not fetched again."""
     repository, _, revision = card.name.removeprefix(PREFIX).partition("@")
-    names = _offered(repository, revision)
+    names = hubcache.offered(repository, revision)
     weights = next((name for name in WEIGHTS if name in names), None)
     if CONFIG not in names or weights is None:
         raise Refused(f"{repository} on the hub has no {CONFIG} with {' or '.join(WEIGHTS)}.")
-    wanted = [name for name in (CONFIG, PREPROCESSOR, weights) if name in names]
+    wanted = [name for name in (PREPROCESSOR, CONFIG, weights) if name in names]
     if weights.endswith(".index.json"):
-        _download(repository, revision, [weights])
-        folder = _snapshot(repository, revision)
+        hubcache.fetch(repository, revision, [weights])
+        folder = hubcache.snapshot(repository, revision)
         assert folder is not None
         wanted += _parts(folder / weights)
-    _download(repository, revision, wanted, progress, sum(names[name] for name in wanted))
+    hubcache.fetch(repository, revision, wanted, progress)
 
 
-def _offered(repository: str, revision: str) -> dict[str, int]:
-    """Name -> bytes of the files of a repository."""
-    from huggingface_hub import HfApi
-
-    with _sentences(repository):
-        info = HfApi(endpoint=_endpoint()).model_info(repository, revision=revision or None, files_metadata=True, timeout=10)
-    return {file.rfilename: file.size or 0 for file in info.siblings or []}
-
-
-def _download(
-    repository: str,
-    revision: str,
-    names: list[str],
-    progress: Callable[[float, float], None] = lambda done, total: None,
-    total: float = 0,
-) -> None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    done = 0.0
-
-    class Told(tqdm):  # type: ignore[misc]
-        """Tells bytes to the caller and draws nothing."""
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            options.pop("name", None)
-            super().__init__(*args, **{**options, "disable": True})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            nonlocal done
-            done += n or 0
-            progress(done, max(total, done))
-            return None
-
-    with _sentences(repository):
-        for name in names:
-            try:
-                hf_hub_download(
-                    repository, name, revision=revision or None, cache_dir=_cache(), endpoint=_endpoint(), tqdm_class=Told
-                )
-            except EntryNotFoundError:
-                if name != PREPROCESSOR:
-                    raise
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT")
-
-
-class _sentences:
-    """Turns the errors of the hub's client into sentences; asks the network only where that is allowed."""
-
-    def __init__(self, repository: str) -> None:
-        self.repository = repository
-
-    def __enter__(self) -> None:
-        if settings().offline:
-            raise Unavailable(
-                f"{self.repository} is not on this machine, and the network is switched off. {self._offline()}"
-            )
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from huggingface_hub import errors
-
-        if error is None or isinstance(error, AuscultError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, errors.GatedRepoError):
-            raise Unavailable(f"{self.repository} asks you to accept its terms on the hub and to log in first.") from error
-        if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
-            raise Refused(f"The hub has no {self.repository} under this name and revision that is open to you.") from error
-        raise Unavailable(f"{self.repository} could not be fetched ({_first_line(error)}). {self._offline()}") from error
-
-    @staticmethod
-    def _offline() -> str:
-        here = [card.name for card in upstream.cards() if card.here]
-        return f"Usable without the network: {', '.join(here)}."
+def _files(card: Card) -> list[Path]:
+    lying = hubcache.lying(card.name.removeprefix(PREFIX).partition("@")[0])
+    return [*lying, *(folder for file in lying for folder in weights.conversions(file))]
 
 
 FAMILY = Family(cards=known, prefix="hf", find=find)

@@ -171,7 +171,7 @@ def _file(name: str) -> Path:
 
 def _files(card: Card) -> list[Path]:
     file = _file(card.name.removeprefix(PREFIX))
-    return [file, weights.converted(file)] if file.exists() else []
+    return [*download.traces(file), *weights.conversions(file)]
 
 
 def open_bundle(card: Card) -> Upstream:
