@@ -89,6 +89,59 @@ def _unispeech_sat() -> Any:
     return UniSpeechSatModel(UniSpeechSatConfig(**SMALL))
 
 
+def _unispeech_for_pretraining() -> Any:
+    from transformers import UniSpeechConfig, UniSpeechForPreTraining
+
+    return UniSpeechForPreTraining(UniSpeechConfig(**SMALL, num_codevectors_per_group=4, codevector_dim=8))
+
+
+def _conformer(positions: str, norm: str) -> Callable[[], Any]:
+    def make() -> Any:
+        from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerModel
+
+        return Wav2Vec2ConformerModel(
+            Wav2Vec2ConformerConfig(
+                **SMALL,
+                position_embeddings_type=positions,
+                conv_depthwise_kernel_size=5,
+                feat_extract_norm=norm,
+                conv_bias=norm == "layer",
+            )
+        )
+
+    return make
+
+
+def _conformer_for_pretraining() -> Any:
+    from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerForPreTraining
+
+    sizes = dict(num_codevectors_per_group=4, codevector_dim=8, proj_codevector_dim=8)
+    return Wav2Vec2ConformerForPreTraining(Wav2Vec2ConformerConfig(**SMALL, **sizes))
+
+
+def _bert() -> Any:
+    from transformers import Wav2Vec2BertConfig, Wav2Vec2BertModel
+
+    sizes = {name: SMALL[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
+    return Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(
+            **sizes, conv_depthwise_kernel_size=5, left_max_position_embeddings=6, right_max_position_embeddings=3
+        )
+    )
+
+
+def _sew(norm: str, width: int) -> Callable[[], Any]:
+    def make() -> Any:
+        from transformers import SEWConfig, SEWModel
+
+        convolutions = dict(
+            conv_dim=(8,) * 6 + (width,), conv_kernel=(10, 3, 1, 3, 3, 2, 2), conv_stride=(5, 2, 1, 2, 2, 2, 2)
+        )
+        return SEWModel(SEWConfig(**{**SMALL, **convolutions}, feat_extract_norm=norm))
+
+    return make
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "wav2vec2": _wav2vec2,
     "wav2vec2-one-block": _wav2vec2_one_block,
@@ -100,6 +153,13 @@ MODELS: dict[str, Callable[[], Any]] = {
     "wavlm-stable": _wavlm_stable,
     "data2vec": _data2vec,
     "unispeech-sat": _unispeech_sat,
+    "unispeech-pretraining": _unispeech_for_pretraining,
+    "conformer-relative": _conformer("relative", "group"),
+    "conformer-rotary": _conformer("rotary", "layer"),
+    "conformer-pretraining": _conformer_for_pretraining,
+    "sew": _sew("group", 8),
+    "sew-layer-norm": _sew("layer", 16),
+    "wav2vec2-bert": _bert,
 }
 
 
@@ -109,8 +169,8 @@ def scramble(model: torch.nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-        for statistic in model.buffers():
-            if statistic.is_floating_point():
+        for name, statistic in model.named_buffers():
+            if "running_" in name:  # others are tables that follow from the architecture
                 statistic += torch.rand(statistic.shape, generator=generator)
 
 
@@ -120,5 +180,8 @@ def checkpoint(folder: Path, kind: str, *, normalise: bool = False) -> Any:
     model = MODELS[kind]().eval()
     scramble(model)
     model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": normalise, "sampling_rate": 16_000}))
+    preprocessor: dict[str, Any] = {"do_normalize": normalise, "sampling_rate": 16_000}
+    if kind == "wav2vec2-bert":
+        preprocessor = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "num_mel_bins": 80, "stride": 2}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return model

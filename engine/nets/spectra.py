@@ -76,10 +76,12 @@ class Kaldi(nn.Module):
         super().__init__()
         self.framing, self.mels, self.cepstra, self.emphasis = framing, mels, cepstra, emphasis
         self.dim = cepstra or mels or framing.fft // 2 + 1
-        filters = mel_filters(framing.fft, rate, mels, low, high or rate / 2, "kaldi") if mels else torch.empty(0)
-        self.register_buffer("window", framing.weights(), persistent=False)
-        self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("cosines", cosine_transform(mels, cepstra) if cepstra else torch.empty(0), persistent=False)
+        with torch.device("cpu"):  # tables have their numbers also where a network is laid out without any
+            filters = mel_filters(framing.fft, rate, mels, low, high or rate / 2, "kaldi") if mels else torch.empty(0)
+            self.register_buffer("window", framing.weights(), persistent=False)
+            self.register_buffer("filters", filters, persistent=False)
+            cosines = cosine_transform(mels, cepstra) if cepstra else torch.empty(0)
+            self.register_buffer("cosines", cosines, persistent=False)
         self.window: Tensor
         self.filters: Tensor
         self.cosines: Tensor
@@ -118,9 +120,10 @@ class Centred(nn.Module):
         super().__init__()
         self.framing, self.mels = framing, mels
         self.dim = mels or framing.fft // 2 + 1
-        filters = mel_filters(framing.fft, rate, mels, low, high or rate / 2, scale, area) if mels else torch.empty(0)
-        self.register_buffer("window", framing.weights(), persistent=False)
-        self.register_buffer("filters", filters, persistent=False)
+        with torch.device("cpu"):
+            filters = mel_filters(framing.fft, rate, mels, low, high or rate / 2, scale, area) if mels else torch.empty(0)
+            self.register_buffer("window", framing.weights(), persistent=False)
+            self.register_buffer("filters", filters, persistent=False)
         self.window: Tensor
         self.filters: Tensor
 

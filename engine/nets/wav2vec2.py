@@ -46,6 +46,7 @@ class Shape(Convolutions):
     norm_first: bool = False  # blocks normalise their input, not their output
     buckets: int = 0  # of the relative position bias of WavLM; 0 = none
     furthest: int = 800  # distance in frames where the last bucket begins
+    squeeze: int = 1  # frames of the front end that become one before the first block (SEW)
     adapter: int = 0  # width of the small layer at the end of each block; 0 = none
     activation: str = "gelu"
     conv_activation: str = "gelu"
@@ -66,6 +67,7 @@ class Shape(Convolutions):
             self.position_kernel,
             self.position_groups,
             self.position_depth,
+            self.squeeze,
         )
         if min(*sizes, *(number for convolution in self.convolutions for number in convolution)) < 1:
             raise Refused("Every size of a network is at least 1.")
@@ -73,9 +75,19 @@ class Shape(Convolutions):
             raise Refused(f"A width of {self.dim} cannot be divided among {self.heads} attention heads.")
 
     @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return self.squeeze * super().hop
+
+    @property
+    def shortest(self) -> int:
+        """Samples that give one frame."""
+        return super().shortest + (self.squeeze - 1) * super().hop
+
+    @property
     def taps(self) -> tuple[Tap, ...]:
         """The convolutions, and the quantizer's codes where it has one."""
-        codes = Tap("codes", self.codebooks, self.hop, codes=True, entries=self.entries)
+        codes = Tap("codes", self.codebooks, super().hop, codes=True, entries=self.entries)
         return (*self.convolution_taps, codes) if self.codebooks else self.convolution_taps
 
 
@@ -89,7 +101,8 @@ class Wav2Vec2(Upstream):
         self.front = Front(shape)
         channels = shape.convolutions[-1][0]
         self.projection_norm = nn.LayerNorm(channels, shape.epsilon) if shape.projection_norm else nn.Identity()
-        self.projection = nn.Linear(channels, shape.dim)
+        same = shape.squeeze > 1 and channels == shape.dim  # where SEW projects nothing
+        self.projection = nn.Identity() if same else nn.Linear(channels, shape.dim)
         self.positions = nn.ModuleList(_Position(shape) for _ in range(shape.position_depth))
         self.norm = nn.Identity() if shape.norm_first else nn.LayerNorm(shape.dim, shape.epsilon)
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.layers))
@@ -110,13 +123,15 @@ class Wav2Vec2(Upstream):
             nn.init.zeros_(position.convolution.bias)  # type: ignore[arg-type]
 
     def frames(self, samples: int) -> int:
-        return self.shape.frames(samples)
+        return self.shape.frames(samples) // self.shape.squeeze
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
         lengths = [self.frames(wav.numel()) for wav in wavs]
-        features = torch.cat([self.front(wav.to(self.device)) for wav in wavs])
-        x = self.projection(self.projection_norm(features)).float()  # sums stay in float32 also where products do not
-        x = self.norm(x + torch.cat([self._position(clip) for clip in torch.split(x, lengths)]))
+        fronts = [self.front(wav.to(self.device)) for wav in wavs]
+        # Sums stay in float32 also where products do not.
+        x = self.projection(self.projection_norm(torch.cat(fronts))).float()
+        clips = torch.split(x, [len(front) for front in fronts])
+        x = self.norm(torch.cat([self._squeezed(clip) + self._position(clip) for clip in clips]))
         bias = self._bias(max(lengths))
         states, maps = [x], []
         for block in self.blocks:
@@ -139,6 +154,10 @@ class Wav2Vec2(Upstream):
             logits = [self.quantizer(self.projection_norm(self.front(clip))) for clip in clips]
             found[name] = [each.unflatten(1, (self.shape.codebooks, -1)).argmax(dim=2) for each in logits]
         return found
+
+    def _squeezed(self, clip: Tensor) -> Tensor:
+        squeeze = self.shape.squeeze
+        return clip if squeeze == 1 else functional.avg_pool1d(clip.T[None], squeeze, squeeze)[0].T
 
     def _position(self, clip: Tensor) -> Tensor:
         x = clip.T[None]
@@ -172,14 +191,14 @@ class _Position(nn.Module):
         super().__init__()
         self.batch_norm = nn.BatchNorm1d(shape.dim) if shape.position_norm == "batch" else None
         kernel, groups = shape.position_kernel, shape.position_groups
-        self.convolution = nn.Conv1d(shape.dim, shape.dim, kernel, padding=kernel // 2, groups=groups)
+        self.convolution = nn.Conv1d(shape.dim, shape.dim, kernel, padding=kernel // 2, groups=groups, stride=shape.squeeze)
         self.layer_norm = shape.position_norm == "layer"
         self.activation = shape.conv_activation
         # oneDNN's bfloat16 convolution (torch 2.13) gives wrong numbers for some narrow groups: 4 channels and 16 taps.
         self.exact = shape.dim // groups % 16 != 0
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = x.shape[2]
+        frames = x.shape[2] // self.convolution.stride[0]
         if self.batch_norm is not None:
             x = self.batch_norm(x)
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.exact):
@@ -295,7 +314,8 @@ NAMES = [
     (r"attention\.attention\.", "attention."),
     (r"feature_extractor\.conv_layers\.(\d+)\.(?:conv\.)?layer_norm\.", r"front.\1.norm."),
     (r"feature_extractor\.conv_layers\.(\d+)\.conv\.", r"front.\1."),
-    (r"feature_projection\.layer_norm\.", "projection_norm."),
+    (r"^(?:feature_projection\.)?layer_norm\.", "projection_norm."),
+    (r"^feature_projection\.(weight|bias)$", r"projection.\1"),  # SEW
     (r"feature_projection\.projection\.", "projection."),
     (r"encoder\.pos_conv_embed\.layers\.(\d+)\.conv\.", r"positions.\1.convolution."),
     (r"encoder\.pos_conv_embed\.conv\.", "positions.0.convolution."),

@@ -18,6 +18,20 @@ PREFIXES = {
     "data2vec-audio": "data2vec_audio.",
     "unispeech": "unispeech.",
     "unispeech-sat": "unispeech_sat.",
+    "sew": "sew.",
+}
+
+QUANTIZING = ("Wav2Vec2ForPreTraining", "Wav2Vec2ConformerForPreTraining", "UniSpeechForPreTraining")
+
+CONVOLUTIONS: dict[str, tuple[int, ...]] = {
+    "conv_dim": (512,) * 7,
+    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+}
+SEW_CONVOLUTIONS: dict[str, tuple[int, ...]] = {
+    "conv_dim": (64, *(128,) * 4, *(256,) * 4, *(512,) * 4),
+    "conv_kernel": (10, *(3, 1) * 4, *(2, 1) * 2),
+    "conv_stride": (5, *(2, 1) * 6),
 }
 
 
@@ -46,9 +60,11 @@ def weights(held: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[dict
     shape = read_shape(config, {}, "")
     bare = {name.removeprefix(PREFIXES[config["model_type"]]): name for name in held}
     parts = ["feature_extractor.", "feature_projection.", "encoder."]
+    if config["model_type"] == "sew":
+        parts.append("layer_norm.")
     if shape.codebooks:
         parts.append("quantizer.weight_proj.")
-    given = {ours: held[name] for ours, name in bare.items() if ours.startswith(tuple(parts))}
+    given = {ours: held[name] for ours, name in bare.items() if ours.startswith(tuple(parts)) and ".upsample." not in ours}
     return standard(given, shape), sorted(bare.keys() - given.keys())
 
 
@@ -56,12 +72,11 @@ def read_shape(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where
     """The architecture that a configuration describes; what it leaves out has the defaults of transformers."""
     kind = config["model_type"]
     get = config.get
-    kernels = get("conv_kernel") or (10, 3, 3, 3, 3, 2, 2)
-    strides = get("conv_stride") or (5, 2, 2, 2, 2, 2, 2)
-    widths = get("conv_dim") or (512,) * 7
+    usual = SEW_CONVOLUTIONS if kind == "sew" else CONVOLUTIONS
+    widths, kernels, strides = (get(name) or usual[name] for name in ("conv_dim", "conv_kernel", "conv_stride"))
     is_data2vec = kind == "data2vec-audio"
-    # Only a model as it was while it learnt has kept its quantizer; Wav2Vec2ForPreTraining always has one.
-    quantizes = kind == "wav2vec2" and "Wav2Vec2ForPreTraining" in (get("architectures") or ())
+    # A model that is saved as it was while it learnt has kept its quantizer.
+    quantizes = any(str(name) in QUANTIZING for name in get("architectures") or ())
     rate = preprocessor.get("sampling_rate", upstream.SAMPLE_RATE)
     if rate != upstream.SAMPLE_RATE:
         raise Refused(f"'{where}' was trained at {rate} Hz; only models for {upstream.SAMPLE_RATE} Hz can be used.")
@@ -82,6 +97,7 @@ def read_shape(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where
             norm_first=bool(get("do_stable_layer_norm", False)) and not is_data2vec,
             buckets=int(get("num_buckets", 320)) if kind == "wavlm" else 0,
             furthest=int(get("max_bucket_distance", 800)),
+            squeeze=int(get("squeeze_factor", 2)) if kind == "sew" else 1,
             adapter=int(get("adapter_attn_dim") or 0) if get("do_stable_layer_norm") else 0,
             activation=str(get("hidden_act", "gelu")),
             conv_activation=str(get("feat_extract_activation", "gelu")),

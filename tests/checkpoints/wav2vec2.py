@@ -13,5 +13,17 @@ def _maker(kind: str) -> Maker:
     return make
 
 
-KINDS = ("wav2vec2", "wav2vec2-stable", "hubert-batch-norm", "wavlm", "data2vec")
+KINDS = (
+    "wav2vec2",
+    "wav2vec2-stable",
+    "wav2vec2-pretraining",
+    "hubert-batch-norm",
+    "wavlm",
+    "data2vec",
+    "conformer-relative",
+    "conformer-rotary",
+    "wav2vec2-bert",
+    "sew",
+    "sew-layer-norm",
+)
 MAKE = {kind: _maker(kind) for kind in KINDS}
