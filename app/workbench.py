@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from engine import corpus, upstream
+from engine import corpus, hub, upstream
 from engine.errors import Refused, Unknown
 from engine.job import EXECUTORS, Job, JobStore
 from engine.live import Answer, Live
@@ -26,6 +26,7 @@ FAMILIES: dict[str, Registry[RunSpec]] = {
     "pretext": Registry(RunSpec, "engine.pretexts"),  # type: ignore[type-abstract]
     "task": Registry(RunSpec, "engine.tasks"),  # type: ignore[type-abstract]
     "suite": Registry(RunSpec, "engine.suites"),  # type: ignore[type-abstract]
+    "errand": Registry(RunSpec, "engine.errands"),  # type: ignore[type-abstract]
 }
 
 
@@ -110,6 +111,26 @@ def document(name_or_file: str, overrides: dict[str, Any]) -> dict[str, Any]:
 def upstreams() -> list[upstream.Card]:
     """The card of every upstream known ahead."""
     return list(upstream.cards())
+
+
+def models() -> list[hub.Entry]:
+    """Every upstream, and how much of it is here."""
+    return hub.entries()
+
+
+def add_checkpoint(path: str) -> upstream.Card:
+    """Take a checkpoint of the user's own into the list."""
+    return hub.add(path)
+
+
+def forget_checkpoint(name: str) -> None:
+    """Take an added checkpoint off the list; its files stay."""
+    hub.forget(name)
+
+
+def delete_download(name: str) -> int:
+    """Remove what was fetched of an upstream; how many bytes that freed."""
+    return hub.delete(name)
 
 
 def corpora() -> list[str]:

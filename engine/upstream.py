@@ -27,7 +27,8 @@ class Tap:
     entries: int = 0  # of each codebook
 
 
-def _described_only(card: "Card") -> "Upstream":
+def described_only(card: "Card") -> "Upstream":
+    """What opens a card that only describes."""
     raise Refused(f"{card.name or 'This upstream'} is only described; nothing says how it is opened.")
 
 
@@ -41,7 +42,7 @@ class Card:
     dims: tuple[int, ...]  # of each state, so layers + 1 of them
     hop: int  # samples of `sample_rate` from one frame to the next
     shortest: int  # samples at 16 kHz of the shortest legal clip
-    open: Callable[["Card"], "Upstream"] = field(default=_described_only, repr=False, compare=False)
+    open: Callable[["Card"], "Upstream"] = field(default=described_only, repr=False, compare=False)
     source: str = "built in"  # where its weights come from, in words or as a web address
     revision: str = ""  # commit or hash of the weights; part of every key and result
     sample_rate: int = SAMPLE_RATE  # that the model itself works at; what it is given always has 16 kHz
@@ -164,7 +165,7 @@ def cards() -> Iterator[Card]:
 def find(name: str) -> Card:
     """The card of an upstream by name; reads no weights."""
     known = {card.name: card for card in cards()}
-    if name in known:
+    if name in known and known[name].open is not described_only:
         return known[name]
     prefix, colon, rest = name.partition(":")
     families = {family.prefix: family for family in UPSTREAMS.instances() if family.find is not None}

@@ -36,7 +36,7 @@ def test_every_field_is_described(kind: type[RunSpec]) -> None:
 def test_its_name_and_family_are_its_files(kind: type[RunSpec]) -> None:
     module = kind.__module__
     assert kind.name == module.rsplit(".", 1)[-1]
-    families = {"analyses": "analysis", "pretexts": "pretext", "tasks": "task", "suites": "suite"}
+    families = {"analyses": "analysis", "pretexts": "pretext", "tasks": "task", "suites": "suite", "errands": "errand"}
     assert kind.family == families[module.split(".")[-2]]
 
 

@@ -16,6 +16,7 @@ from engine.run import RunSpec
 TITLE = "Run"
 ORDER = 20
 
+# Those that have a form here; errands are sent by the pages that they belong to.
 FAMILIES = {"analysis": "Analyses", "pretext": "Pretraining", "task": "Downstream tasks", "suite": "Benchmarks"}
 EMPTY: dict[str, Any] = {"run": "", "values": {}}
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -113,11 +114,11 @@ def _show(kept: Any, run: str, values: dict[str, Any] | None = None, said: str =
 
 def _menu(chosen: str) -> dict[str, Any]:
     families: list[dict[str, Any]] = []
-    for family, registry in workbench.FAMILIES.items():
-        kinds = sorted(registry.classes().items(), key=lambda item: item[1].title())
+    for family, title in FAMILIES.items():
+        kinds = sorted(workbench.FAMILIES[family].classes().items(), key=lambda item: item[1].title())
         runs = [{"name": name, "title": kind.title(), "about": _about(kind)[0]} for name, kind in kinds]
         if runs:
-            families.append({"title": FAMILIES[family], "runs": runs})
+            families.append({"title": title, "runs": runs})
     return {"families": families, "chosen": chosen}
 
 
