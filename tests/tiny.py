@@ -101,7 +101,7 @@ def _conformer(positions: str, norm: str) -> Callable[[], Any]:
 
         return Wav2Vec2ConformerModel(
             Wav2Vec2ConformerConfig(
-                **SMALL,
+                **{**SMALL, "hidden_size": 32},
                 position_embeddings_type=positions,
                 conv_depthwise_kernel_size=5,
                 feat_extract_norm=norm,

@@ -100,6 +100,7 @@ class Wav2Vec2(Upstream):
         self.shape = shape
         self.front = Front(shape)
         channels = shape.convolutions[-1][0]
+        self.quantizer = nn.Linear(channels, shape.codebooks * shape.entries) if shape.codebooks else None
         self.projection_norm = nn.LayerNorm(channels, shape.epsilon) if shape.projection_norm else nn.Identity()
         same = shape.squeeze > 1 and channels == shape.dim  # where SEW projects nothing
         self.projection = nn.Identity() if same else nn.Linear(channels, shape.dim)
@@ -107,7 +108,6 @@ class Wav2Vec2(Upstream):
         self.norm = nn.Identity() if shape.norm_first else nn.LayerNorm(shape.dim, shape.epsilon)
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.layers))
         self.distances = nn.Embedding(shape.buckets, shape.heads) if shape.buckets else None
-        self.quantizer = nn.Linear(channels, shape.codebooks * shape.entries) if shape.codebooks else None
         self._begin()
 
     def _begin(self) -> None:

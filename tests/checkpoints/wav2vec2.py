@@ -7,7 +7,7 @@ from checkpoints import Maker
 
 def _maker(kind: str) -> Maker:
     def make(folder: Path) -> str:
-        tiny.checkpoint(folder, kind, normalise=kind == "wav2vec2-stable")
+        tiny.checkpoint(folder, kind, normalise=kind in {"wav2vec2-stable", "sew-layer-norm"})
         return f"hf:{folder}"
 
     return make
