@@ -39,6 +39,20 @@ NAMES = [*built_in(), *MAKERS]
 
 
 @pytest.fixture(scope="module")
+def own_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests of this file: a pickle is read once, not once for each promise."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(autouse=True)
+def workspace(workspace: Path, own_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one of this file instead of one for each test."""
+    monkeypatch.setenv("AUSCULT_WORKSPACE", str(own_workspace))
+    settings.cache_clear()
+    return own_workspace
+
+
+@pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """The name of the upstream that a maker makes, made once."""
     names: dict[str, str] = {}
