@@ -1,8 +1,9 @@
-"""The parts of the Run and Jobs pages that Gradio does not have. Each is a fixed template and a script beside this file.
+"""The parts of the Hub, Run and Jobs pages that Gradio does not have: fixed templates, and scripts beside this file.
 
 What a user or a run wrote goes through `value` and is put into the page as text by the script, never as HTML.
 """
 
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,14 @@ def log() -> gr.HTML:
     return _part("log", '<pre class="au-log" tabindex="0" aria-label="Log"></pre>', None, elem_id="jobs-log")
 
 
-def _part(script: str, template: str, value: Any, **place: Any) -> gr.HTML:
-    text = (SCRIPTS / f"{script}.js").read_text("utf-8")
+def hub(server_functions: Sequence[Callable[[str], Any]]) -> gr.HTML:
+    """The list of models and the one that is looked at; its script asks the functions by name."""
+    template = (SCRIPTS / "hub" / "hub.html").read_text("utf-8")
+    return _part("hub/list hub/model hub/hub", template, {}, server_functions=list(server_functions), elem_id="hub")
+
+
+def _part(scripts: str, template: str, value: Any, **place: Any) -> gr.HTML:
+    text = "\n".join((SCRIPTS / f"{script}.js").read_text("utf-8") for script in scripts.split())
     return gr.HTML(value, html_template=template, js_on_load=text, apply_default_css=False, **place)
 
 

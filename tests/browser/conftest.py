@@ -55,7 +55,7 @@ def browser() -> Iterator[Any]:
 
 
 # Gradio says so in the console when a page is left, by a link or a reload, while it asks for something.
-LEAVING = (r"AbortError: signal is aborted", r"Unexpected error Connection errored out")
+LEAVING = (r"AbortError: (signal is|BodyStreamBuffer was) aborted", r"Unexpected error Connection errored out")
 
 
 @dataclass
