@@ -8,6 +8,9 @@ from checkpoints import cpc
 
 from engine import checkpoint, upstream
 from engine.errors import Refused
+from engine.nets.cpc import CPC, Shape
+from engine.upstreams.cpc import shape
+from engine.weights import Checkpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "cpc.json"
 
@@ -26,9 +29,9 @@ def test_a_long_clip_in_pieces_gives_the_same_numbers(tmp_path: Path, monkeypatc
     whole, taps = model.encode([clip]).clip(0), model.tap([clip], "conv1", "conv4")
     monkeypatch.setattr("engine.nets.cpc.PIECE", 7)
     for state, expected in zip(model.encode([clip]).clip(0), whole, strict=True):
-        torch.testing.assert_close(state, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(state, expected, atol=1e-5, rtol=1e-5)
     for name, found in model.tap([clip], "conv1", "conv4").items():
-        torch.testing.assert_close(found[0], taps[name][0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found[0], taps[name][0], atol=1e-5, rtol=1e-5)
 
 
 def saved(folder: Path, **settings: Any) -> str:
@@ -47,9 +50,10 @@ def saved(folder: Path, **settings: Any) -> str:
         ({"nLevelsGRU": 10**9}, "has nLevelsGRU 1000000000; a whole number from 1 to 8192 is expected."),
     ],
 )
-def test_what_cannot_be_read_is_said(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_said(settings: dict[str, Any], said: str) -> None:
+    config = {**cpc.settings("LSTM", 1, "layerNorm", None), **settings}
     with pytest.raises(Refused) as caught:
-        upstream.find(saved(tmp_path, **settings))
+        shape(Checkpoint(Path("made.pt"), {}, {"config": config}))
     assert said in str(caught.value)
 
 
@@ -73,8 +77,6 @@ def test_the_criterion_beside_the_network_is_left_out(tmp_path: Path) -> None:
 
 def test_the_published_card_says_what_the_default_network_is() -> None:
     (card,) = (card for card in checkpoint.published("author") if card.name == "author:modified_cpc")
-    from engine.nets.cpc import CPC, Shape
-
     with torch.device("meta"):
         network = CPC(card, Shape())
     assert sum(parameter.numel() for parameter in network.parameters()) == card.parameters
