@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 from engine.hub import Entry
-
 from engine.upstream import SAMPLE_RATE, Card, Tap
 
 UNKNOWN = "not known"
@@ -132,11 +131,12 @@ def _taps(taps: tuple[Tap, ...]) -> str:
 def report(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """How the weights of a file went into the network, in words."""
     unused = list(facts.get("unused", []))
-    left = f"{len(unused):,}: {', '.join(unused[:4])}{' ...' if len(unused) > 4 else ''}" if unused else "none"
+    some = f"{', '.join(unused[:4])}{' ...' if len(unused) > 4 else ''}"
+    left = f"{len(unused):,} names of the file that are no part of the network: {some}" if unused else "nothing"
     return [
         ("Tensors taken", f"{facts['tensors']:,}"),
         ("Weights", f"{facts['parameters']:,}"),
-        ("Names in the file that are no part of the network", left),
+        ("Left out", left),
         ("Layers", f"{facts['layers']} blocks"),
         ("Widths of the states", _range(facts["dims"])),
     ]

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from engine.hub import Entry
 
 from app import cards
 from engine import upstream
+from engine.hub import Entry
 from engine.upstream import Card, Tap
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 import pytest
 import tiny
-from engine.hub import Entry
 
 from app import workbench
 from app.studio.pages import hub
 from engine.errors import Refused
+from engine.hub import Entry
 from engine.job import Job, JobStore
 from engine.live import Answer
 from engine.run import Context
@@ -119,7 +119,7 @@ def test_a_checkpoint_is_added_checked_and_forgotten(answered: None, tmp_path: P
 
 def test_heads_of_a_checkpoint_are_named_as_left_out(answered: None, tmp_path: Path) -> None:
     tiny.checkpoint(tmp_path, "wav2vec2-pretraining")
-    left = dict(hub.read_weights(f"hf:{tmp_path}")["report"]["facts"])["Names in the file that are no part of the network"]
+    left = dict(hub.read_weights(f"hf:{tmp_path}")["report"]["facts"])["Left out"]
     assert left[0].isdigit() and "project_hid" in left and left.endswith("...")
 
 

@@ -73,10 +73,28 @@ function drawList() {
     find('.hub-none').hidden = shown.length > 0 || !models.length;
     const asked = search.value.trim();
     put(find('.hub-none p'), asked ? `Nothing here has "${asked}" in its name, paper, language or training data.` : 'None of the models has all of this.');
+    drawOther(asked);
     for (const head of element.querySelectorAll('th:has(button)')) {
         if (head.firstElementChild.dataset.sort !== sort.by) head.removeAttribute('aria-sort');
         else head.setAttribute('aria-sort', sort.down ? 'descending' : 'ascending');
     }
+}
+
+// A name of the Hugging Face hub that is in no list can be fetched all the same.
+function drawOther(asked) {
+    const name = asked.replace(/^(hf:)?/, 'hf:'), moving = transfers.get(name);
+    const isName = /^hf:[\w.-]+\/[\w.-]+$/.test(name);
+    fill(find('.hub-other'), isName && models.length ? [name, offline, moving, said.get(name), busy] : null, () => {
+        if (offline) return [make('p', '', offline)];
+        const made = [make('p', '', 'If it is the name of a model on the Hugging Face hub, it can be fetched from there.')];
+        if (isMoving(moving)) return [make('p', '', `${name}: ${moving.said}`), watched(moving)];
+        const go = button(`Fetch ${name}`, 'au-button', () => act(name, 'fetch_model', 'Looking for it ...'));
+        go.disabled = Boolean(busy);
+        made.push(go);
+        if (said.has(name)) { const place = make('div'); notice(place, said.get(name)); made.push(place); }
+        else if (moving?.reason) made.push(make('p', '', `${moving.text}: ${moving.reason}`));
+        return made;
+    });
 }
 
 function clear() {

@@ -23,9 +23,10 @@ function drawDetail() {
     const model = byName.get(chosen);
     detail.hidden = !model || !adding.hidden;
     if (!model) return;
-    fill(detail.querySelector('.hub-head'), [model.name, model.title, model.about, model.mark], () => {
+    const [mark, state] = isMoving(transfers.get(model.name)) ? ['moving', 'Fetching'] : [model.mark.replace(' ', '-'), MARKS[model.mark]];
+    fill(detail.querySelector('.hub-head'), [model.name, model.title, model.about, mark], () => {
         const title = make('h2', '', model.title);
-        title.append(make('i', `au-pill hub-is-${model.mark.replace(' ', '-')}`, MARKS[model.mark]));
+        title.append(make('i', `au-pill hub-is-${mark}`, state));
         return [title, copyable(model.name, 'the name'), ...(model.about ? [make('p', '', model.about)] : [])];
     });
     drawTransfer(model, transfers.get(model.name));
@@ -45,6 +46,7 @@ function twin(model) {
     return [line];
 }
 
+const watched = moving => make('a', 'hub-link', 'Watch it in Jobs', {href: `/studio/?tab=jobs&job=${encodeURIComponent(moving.job)}`});
 const isMoving = moving => MOVING.includes(moving?.state);
 const brokeOff = (model, moving) => ['away', 'part'].includes(model.mark) && ['failed', 'cancelled'].includes(moving?.state);
 
@@ -77,7 +79,7 @@ function drawActions(model, moving) {
             return made;
         }
         if (state === 'moving') made.push(button('Cancel', 'hub-plain', () => act(model.name, 'stop_fetching', 'Stopping ...')));
-        if (isMoving(moving)) go('Watch it in Jobs', 'hub-link', `/studio/?tab=jobs&job=${encodeURIComponent(moving.job)}`);
+        if (isMoving(moving)) made.push(watched(moving));
         else if (isHere) {
             go('Listen with it', 'au-button', `/studio/?tab=listen&upstream=${name}`);
             go('Probe it', 'hub-plain', `/studio/?tab=run&run=linear_probe&upstream=${name}`);
