@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.unpickle import split
+from engine.weights import Checkpoint
+
 CONVOLUTIONS = "[(8, 10, 5)] + [(8, 3, 2)] * 4 + [(8, 2, 2)] * 2"
 SMALL: dict[str, Any] = {
     "encoder_embed_dim": 16,
@@ -113,7 +116,7 @@ def telling(state: Tensor) -> dict[str, Any]:
     }
 
 
-def compare(states: list[Tensor], case: str, family: str) -> None:
+def compare(states: list[Tensor], case: str, family: str, tolerance: float = 1e-5) -> None:
     """Hold states against what the reference gave for the same file and sound; see the line "made by" of each list."""
     golden = json.loads((GOLDEN / f"{family}.json").read_text("utf-8"))["states"][case]
     assert len(states) == len(golden)
@@ -122,15 +125,21 @@ def compare(states: list[Tensor], case: str, family: str) -> None:
         assert found["shape"] == expected["shape"]
         scale = expected["std"]
         for name in ("mean", "std"):
-            assert abs(found[name] - expected[name]) <= 1e-5 * scale, name
+            assert abs(found[name] - expected[name]) <= tolerance * scale, name
         for value, wanted in zip(found["values"], expected["values"], strict=True):
-            assert abs(value - wanted) <= 1e-5 * max(scale, abs(wanted))
+            assert abs(value - wanted) <= tolerance * max(scale, abs(wanted))
 
 
 def save(folder: Path, content: dict[str, Any], name: str = "model.pt") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(content, folder / name)
     return folder / name
+
+
+def held(content: dict[str, Any]) -> Checkpoint:
+    """What reading a file with this content gives, without the file."""
+    tensors, facts = split(content)
+    return Checkpoint(Path("model.pt"), tensors, facts)
 
 
 def namespace(**settings: Any) -> Namespace:

@@ -7,8 +7,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
+from engine.nets.clips import together
 from engine.nets.front import Front
 from engine.nets.spectra import Framing, Kaldi, normalise
 from engine.nets.wav2vec2 import Shape, Wav2Vec2
@@ -39,9 +39,7 @@ class Decoar(Upstream):
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
         # In bfloat16 the errors of a recurrent net add up over the clip.
         with torch.autocast(self.device.type, enabled=False):
-            clips = [self._states(wav.to(self.device)) for wav in wavs]
-        lengths = torch.tensor([len(clip[0]) for clip in clips], device=self.device)
-        return Hidden([pad_sequence(list(each), batch_first=True) for each in zip(*clips, strict=True)], lengths)
+            return together([self._states(wav.to(self.device)) for wav in wavs])
 
     def _states(self, wav: Tensor) -> list[Tensor]:
         x = self.projection(normalise(self.mel(wav)))[None]

@@ -124,12 +124,11 @@ def describe(shape: Shape, family: str, about: str) -> Card:
         attention=True,
         taps=shape.taps,
         about=about,
-        parameters=parameters(shape),
     )
 
 
 def parameters(shape: Shape) -> int:
-    """How many numbers such a network learns."""
+    """How many numbers of such a network make its states."""
     with torch.device("meta"):
-        network = Wav2Vec2(Card(name="", family="", layers=0, dims=(), hop=1, shortest=1), shape)
+        network = Wav2Vec2(describe(shape, "", ""), shape)
     return sum(parameter.numel() for name, parameter in network.named_parameters() if not name.startswith("quantizer."))

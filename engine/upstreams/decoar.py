@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from engine.weights import Checkpoint, renamed
 ROOT = "model."
 PARTS = ("post_extract_proj.", "forward_lstm.", "backward_lstm.")
 PARTS2 = ("post_extract_proj.", "encoder.")
+PAPER, PAPER2 = "Ling et al. 2020, arXiv:1912.01679", "Ling and Liu 2020, arXiv:2012.06659"
 PROJECTION = f"{ROOT}post_extract_proj.weight"
 NAMES = [
     (r"^post_extract_proj\.", "projection."),
@@ -59,6 +61,7 @@ def _describe(checkpoint: Checkpoint) -> Card:
         hop=FRAMING.hop,
         shortest=FRAMING.window,
         about="A checkpoint of DeCoAR.",
+        paper=PAPER,
         parameters=_numbers(checkpoint, PARTS),
     )
 
@@ -85,7 +88,7 @@ def _shape2(checkpoint: Checkpoint) -> Shape:
 
 def _describe2(checkpoint: Checkpoint) -> Card:
     card = fairseq.describe(_shape2(checkpoint), "decoar", "A checkpoint of DeCoAR 2.0.")
-    return replace(card, taps=(), parameters=_numbers(checkpoint, PARTS2))
+    return replace(card, taps=(), paper=PAPER2, parameters=_numbers(checkpoint, PARTS2))
 
 
 def _build2(card: Card, checkpoint: Checkpoint) -> Upstream:
@@ -96,6 +99,34 @@ def _weights2(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], Sequence[st
     return fairseq.read_weights(checkpoint, ROOT, _shape2(checkpoint), PARTS2)
 
 
+SERVER = "https://speech-representation.s3.us-west-2.amazonaws.com/"
+FACTS: dict[str, Any] = dict(license="Apache-2.0", data="LibriSpeech, 960 h", languages=("en",))
+KNOWN = Card(
+    name="author:decoar",
+    family="decoar",
+    layers=4,
+    dims=(1024, *(2048,) * 4),
+    hop=FRAMING.hop,
+    shortest=FRAMING.window,
+    source=f"{SERVER}checkpoint_decoar.pt",
+    about="DeCoAR: LSTMs in both directions that learnt to tell the frames between two ends.",
+    paper=PAPER,
+    parameters=67_257_344,
+    **FACTS,
+)
+KNOWN2 = replace(
+    fairseq.describe(
+        decoar2_shape(768, 12, 3072, 128),
+        "decoar",
+        "DeCoAR 2.0: hidden frames are told through a quantizer, by a Transformer.",
+    ),
+    name="author:decoar2",
+    source=f"{SERVER}checkpoint_decoar2.pt",
+    paper=PAPER2,
+    parameters=89_837_568,
+    taps=(),
+    **FACTS,
+)
 DECOAR = Layout(
     name="DeCoAR, as its authors save it",
     prefix="author",
@@ -103,6 +134,7 @@ DECOAR = Layout(
     describe=_describe,
     build=_build,
     weights=_weights,
+    published=(KNOWN,),
 )
 DECOAR2 = Layout(
     name="DeCoAR 2.0, as its authors save it",
@@ -111,4 +143,5 @@ DECOAR2 = Layout(
     describe=_describe2,
     build=_build2,
     weights=_weights2,
+    published=(KNOWN2,),
 )

@@ -4,7 +4,7 @@ The file holds the whole. Its settings say whether all of it computes (stage 1),
 or "small". The waveform is always normalised.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ ROOT = "model."
 WHOLE, PRUNED = "student_hubert", "hubert_pruner"
 # Width, heads and width of the feed-forward layers of the part that computes, by the list that it was searched in.
 PARTS = {"small": (384, 6, 1536), "base": (640, 10, 2560)}
+PAPER = "Wang et al. 2022, arXiv:2203.15610"
 DEFAULTS: dict[str, Any] = {"extractor_mode": "layer_norm"}  # where LightHuBERT differs from fairseq
 
 
@@ -75,7 +76,9 @@ def _first(length: int, whole: int, part: int) -> Tensor:
 
 
 def _describe(checkpoint: Checkpoint) -> Card:
-    return fairseq.describe(_shape(checkpoint), "lighthubert", "A checkpoint of LightHuBERT.")
+    shape = _shape(checkpoint)
+    card = fairseq.describe(shape, "lighthubert", "A checkpoint of LightHuBERT.")
+    return replace(card, paper=PAPER, parameters=fairseq.parameters(shape))
 
 
 def _build(card: Card, checkpoint: Checkpoint) -> Upstream:
@@ -90,6 +93,27 @@ def _weights(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], Sequence[str
     return {name: _narrowed(name, tensor, whole, shape.dim) for name, tensor in given.items()}, unused
 
 
+CONVOLUTIONS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+KNOWN = [
+    ("small", PARTS["small"], "the part of 384 numbers and 6 heads that the authors name small"),
+    ("base", PARTS["base"], "the part of 640 numbers and 10 heads that the authors name base"),
+    ("stage1", (768, 12, 3072), "the whole network, distilled from HuBERT Base"),
+]
+
+
+def _known() -> Iterator[Card]:
+    for name, (dim, heads, inner), about in KNOWN:
+        yield replace(
+            fairseq.describe(Shape(dim, 12, heads, inner, CONVOLUTIONS), "lighthubert", f"LightHuBERT: {about}."),
+            name=f"author:lighthubert_{name}",
+            source=f"https://huggingface.co/mechanicalsea/lighthubert/resolve/main/lighthubert_{name}.pt",
+            license="MIT",
+            paper=PAPER,
+            data="LibriSpeech, 960 h",
+            languages=("en",),
+        )
+
+
 LAYOUT = Layout(
     name="LightHuBERT, as its authors save it",
     prefix="author",
@@ -97,4 +121,5 @@ LAYOUT = Layout(
     describe=_describe,
     build=_build,
     weights=_weights,
+    published=tuple(_known()),
 )

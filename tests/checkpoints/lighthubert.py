@@ -20,17 +20,24 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def _save(folder: Path, settings: dict[str, Any]) -> str:
+PART = {**SETTINGS, "_name": "hubert_pruner", "pruner_supernet": "configs/small.yaml"}
+
+
+def content(settings: dict[str, Any]) -> dict[str, Any]:
     draw = Draw()
     front(draw, settings)
     encoder(draw, settings)
     draw.vector("mask_emb", settings["encoder_embed_dim"])
     draw.matrix("layer_pred_heads.11.weight", 8, settings["encoder_embed_dim"])
-    return f"author:{save(folder, {'cfg': {'model': settings, 'task': {'normalize': False}}, 'model': draw.drawn})}"
+    return {"cfg": {"model": settings, "task": {"normalize": False}}, "model": draw.drawn}
+
+
+def _save(folder: Path, settings: dict[str, Any]) -> str:
+    return f"author:{save(folder, content(settings))}"
 
 
 def small_part(folder: Path) -> str:
-    return _save(folder, {**SETTINGS, "_name": "hubert_pruner", "pruner_supernet": "configs/small.yaml"})
+    return _save(folder, PART)
 
 
 def stage1(folder: Path) -> str:

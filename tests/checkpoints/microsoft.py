@@ -13,24 +13,24 @@ LARGE = {**SMALL, **POSITIONS, "extractor_mode": "layer_norm", "layer_norm_first
 SAT = {**SMALL, "extractor_mode": "default", "normalize": False}
 
 
-def _save(folder: Path, settings: dict[str, Any]) -> str:
+def content(settings: dict[str, Any]) -> dict[str, Any]:
     draw = Draw()
     front(draw, settings)
     encoder(draw, settings)
     draw.vector("mask_emb", settings["encoder_embed_dim"])
-    return f"author:{save(folder, {'cfg': settings, 'model': draw.drawn})}"
+    return {"cfg": settings, "model": draw.drawn}
 
 
 def wavlm(folder: Path) -> str:
-    return _save(folder, BASE)
+    return f"author:{save(folder, content(BASE))}"
 
 
 def wavlm_large(folder: Path) -> str:
-    return _save(folder, LARGE)
+    return f"author:{save(folder, content(LARGE))}"
 
 
 def unispeech_sat(folder: Path) -> str:
-    return _save(folder, SAT)
+    return f"author:{save(folder, content(SAT))}"
 
 
 MAKE: dict[str, Maker] = {"wavlm": wavlm, "wavlm large": wavlm_large}

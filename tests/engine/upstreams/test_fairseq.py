@@ -9,35 +9,38 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import fairseq
-from fairseq_weights import GOLDEN, compare, save, telling, wave
+from checkpoints import fairseq as made
+from fairseq_weights import GOLDEN, compare, held, save, telling, wave
 
 from engine import upstream
 from engine.checkpoint import recognise
 from engine.errors import Refused
+from engine.nets.fairseq import parameters
+from engine.upstreams.fairseq import AUTHOR, KNOWN, Known
 
 
 @pytest.mark.parametrize(
     ("case", "make"),
     [
-        ("wav2vec2", fairseq.wav2vec2),
-        ("wav2vec2", fairseq.fine_tuned),
-        ("hubert", fairseq.hubert),
-        ("hubert normed", fairseq.hubert_normed),
-        ("data2vec", fairseq.data2vec),
-        ("converted", fairseq.converted),
+        ("wav2vec2", made.wav2vec2),
+        ("wav2vec2", made.fine_tuned),
+        ("hubert", made.hubert),
+        ("hubert normed", made.hubert_normed),
+        ("data2vec", made.data2vec),
+        ("converted", made.converted),
     ],
 )
 @torch.inference_mode()
 def test_every_state_is_that_of_the_reference(case: str, make: Callable[[Path], str], tmp_path: Path) -> None:
-    model = upstream.load(make(tmp_path))
-    compare(model.encode([wave()]).clip(0), case, "fairseq")
+    name = make(tmp_path)
+    assert recognise(Path(name.partition(":")[2])) == name
+    compare(upstream.load(name).encode([wave()]).clip(0), case, "fairseq")
 
 
 @torch.inference_mode()
 def test_codes_and_convolutions_are_those_of_the_reference(tmp_path: Path) -> None:
     golden = json.loads((GOLDEN / "fairseq.json").read_text("utf-8"))
-    model = upstream.load(fairseq.wav2vec2(tmp_path))
+    model = upstream.load(made.wav2vec2(tmp_path))
     (codes,) = model.tap([wave()], "codes")["codes"]
     assert codes.tolist() == golden["codes"]
     for depth, expected in enumerate(golden["convolutions"], start=1):
@@ -48,7 +51,7 @@ def test_codes_and_convolutions_are_those_of_the_reference(tmp_path: Path) -> No
 
 
 def test_the_card_says_what_the_settings_say(tmp_path: Path) -> None:
-    card = upstream.find(fairseq.wav2vec2(tmp_path))
+    card = upstream.find(made.wav2vec2(tmp_path))
     assert (card.layers, card.dims, card.hop, card.shortest, card.attention) == (2, (16,) * 3, 320, 400, True)
     assert [tap.name for tap in card.taps] == [*(f"conv{depth}" for depth in range(1, 8)), "codes"]
     model = upstream.load(card.name)
@@ -56,10 +59,11 @@ def test_the_card_says_what_the_settings_say(tmp_path: Path) -> None:
     assert card.parameters == sum(parameter.numel() for parameter in computing)
 
 
-def test_heads_and_teachers_are_left_out_and_named(tmp_path: Path) -> None:
-    model = upstream.load(fairseq.data2vec(tmp_path))
-    assert model.loaded is not None
-    assert "model._ema.layers.0.fc1.weight" in model.loaded.unused
+def test_heads_and_teachers_are_left_out_and_named() -> None:
+    checkpoint = held(made.data2vec_content())
+    _, unused = AUTHOR.weights(checkpoint)
+    assert unused == ["model._ema.layers.0.fc1.weight", "model._ema.layers.1.fc1.weight", "model.mask_emb"]
+    assert AUTHOR.describe(checkpoint).family == "data2vec"
 
 
 def _stored(module: str, name: str) -> type:
@@ -83,15 +87,9 @@ def test_settings_may_lie_in_objects_of_omegaconf(tmp_path: Path, monkeypatch: p
         made.__dict__.update({"_content" if isinstance(value, dict) else "_val": content, "_metadata": None})
         return made
 
-    content = torch.load(Path(fairseq.hubert_normed(tmp_path).partition(":")[2]))
+    content = made.hubert_content(made.HUBERT_NORMED, normalize=True)
     file = save(tmp_path, {**content, "cfg": wrapped(content["cfg"])}, "omegaconf.pt")
     compare(upstream.load(f"author:{file}").encode([wave()]).clip(0), "hubert normed", "fairseq")
-
-
-def test_each_layout_is_recognised(tmp_path: Path) -> None:
-    for make in (fairseq.wav2vec2, fairseq.hubert, fairseq.data2vec, fairseq.fine_tuned, fairseq.converted):
-        name = make(tmp_path / make.__name__)
-        assert recognise(Path(name.partition(":")[2])) == name
 
 
 @pytest.mark.parametrize(
@@ -104,19 +102,29 @@ def test_each_layout_is_recognised(tmp_path: Path) -> None:
         ({"activation_fn": "tanh"}, "activation 'tanh' is not known"),
         ({"encoder_layers": "many"}, "do not describe a usable model"),
         ({"encoder_attention_heads": 3}, "cannot be divided among 3"),
-        ({"encoder_layers": 3}, "weights are missing"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_sentence(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
-    content = torch.load(Path(fairseq.hubert(tmp_path).partition(":")[2]))
+def test_what_cannot_be_read_is_refused_with_a_sentence(settings: dict[str, Any], said: str) -> None:
+    content = made.hubert_content(made.HUBERT, normalize=False)
     content["cfg"]["model"].update(settings)
-    name = f"author:{save(tmp_path, content, 'other.pt')}"
     with pytest.raises(Refused, match=said):
-        upstream.load(name)
+        AUTHOR.describe(held(content))
 
 
-def test_a_fine_tuned_file_must_tell_what_it_began_with(tmp_path: Path) -> None:
-    content = torch.load(Path(fairseq.fine_tuned(tmp_path).partition(":")[2]))
+def test_a_block_too_few_is_named(tmp_path: Path) -> None:
+    content = made.hubert_content(made.HUBERT, normalize=False)
+    content["cfg"]["model"]["encoder_layers"] = 3
+    with pytest.raises(Refused, match=r"12 weights are missing \(blocks\.2\."):
+        upstream.load(f"author:{save(tmp_path, content)}")
+
+
+def test_a_fine_tuned_file_must_tell_what_it_began_with() -> None:
+    content = made.fine_tuned_content()
     del content["cfg"]["model"]["w2v_args"]
     with pytest.raises(Refused, match="was fine-tuned, and nothing in it"):
-        upstream.find(f"author:{save(tmp_path, content, 'other.pt')}")
+        AUTHOR.describe(held(content))
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known[0].rpartition("/")[2])
+def test_published_cards_tell_what_their_networks_have(known: Known) -> None:
+    assert parameters(known[2]) == known[3]

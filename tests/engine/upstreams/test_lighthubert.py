@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import lighthubert as made
-from fairseq_weights import compare, wave
+from fairseq_weights import compare, held, wave
 
 from engine import upstream
 from engine.errors import Refused
@@ -26,9 +26,15 @@ def test_the_part_of_the_network_is_that_of_the_reference(tmp_path: Path, monkey
     compare(model.encode([wave()]).clip(0), "small", "lighthubert")
 
 
-def test_a_part_that_is_larger_than_the_whole_is_refused(tmp_path: Path) -> None:
+def test_a_part_that_is_larger_than_the_whole_is_refused() -> None:
     with pytest.raises(Refused, match="a width of 128 and 512, of which no part is known"):
-        upstream.find(made.small_part(tmp_path))
+        lighthubert.LAYOUT.describe(held(made.content(made.PART)))
+
+
+def test_positions_that_are_not_narrowed_are_refused() -> None:
+    settings = {**made.PART, "pos_conv_depth": 2, "prune_encoder_pos_conv": False}
+    with pytest.raises(Refused, match="keeps the positions of the whole network"):
+        lighthubert.LAYOUT.describe(held(made.content(settings)))
 
 
 @torch.inference_mode()
