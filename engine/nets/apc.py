@@ -56,10 +56,10 @@ class APC(Upstream):
         self.card = card
         self.shape = shape
         self.features = Kaldi(shape.mels, framing=shape.framing)
+        self.quantizer = LinearQuantizer(shape.widths, shape.entries) if shape.widths else None
         self.layers = nn.ModuleList(
             nn.GRU(shape.dim if number else shape.mels, shape.dim, batch_first=True) for number in range(shape.layers)
         )
-        self.quantizer = LinearQuantizer(shape.widths, shape.entries) if shape.widths else None
 
     def frames(self, samples: int) -> int:
         return self.shape.framing.frames(samples)

@@ -67,13 +67,13 @@ class NPC(Upstream):
         self.card = card
         self.shape = shape
         self.features = Kaldi(shape.mels, framing=shape.framing)
+        self.quantizer = LinearQuantizer(shape.widths, shape.entries) if shape.widths else None
         self.blocks = nn.ModuleList(_Block(shape, number) for number in range(shape.blocks))
         last = shape.blocks - 1
         self.masked = nn.ModuleDict(
             {str(number): _Masked(shape, number) for number in range(shape.blocks) if shape.every_block or number == last}
         )
         self.bottleneck = nn.Linear(shape.dim, shape.bottleneck, bias=False) if shape.bottleneck else None
-        self.quantizer = LinearQuantizer(shape.widths, shape.entries) if shape.widths else None
 
     def frames(self, samples: int) -> int:
         return self.shape.framing.frames(samples)
@@ -124,19 +124,17 @@ class _Block(nn.Module):
         return self.activate(y + x if self.residual else y)
 
 
-class _Masked(nn.Module):
+class _Masked(nn.Conv1d):
     """A convolution that does not see the frames in the middle of its window: (1, dim, frames) -> the same."""
 
     def __init__(self, shape: Shape, number: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(shape.dim, shape.dim, shape.kernel, padding=shape.kernel // 2)
+        super().__init__(shape.dim, shape.dim, shape.kernel, padding=shape.kernel // 2)
         width = shape.mask + 2 * (number + 1)  # each block has brought one frame more to either side
-        seen = torch.ones_like(self.conv.weight, requires_grad=False)
+        seen = torch.ones_like(self.weight, requires_grad=False)
         first = (shape.kernel - width) // 2
         seen[:, :, first : first + width] = 0
         self.register_buffer("seen", seen)
         self.seen: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.conv.weight * self.seen
-        return functional.conv1d(x, weight, self.conv.bias, padding=self.conv.padding).float().tanh()
+        return functional.conv1d(x, self.weight * self.seen, self.bias, padding=self.padding).float().tanh()

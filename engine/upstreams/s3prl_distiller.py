@@ -124,7 +124,7 @@ LAYOUT = Layout(
             BASE,
             name="s3prl:distilhubert",
             source="https://huggingface.co/leo19941227/distilhubert/resolve/main/distilhubert_ls960_4-8-12.ckpt",
-            parameters=23_487_488,
+            parameters=23_491_072,
             data="LibriSpeech, 960 h",
             languages=("en",),
             bytes=325 * MEGABYTE,

@@ -21,11 +21,12 @@ NAMES = [
     (r"^vq_layers\.(\d+)\.vq_logits\.", r"quantizer.scores.\1."),
     (r"^rnn_layers\.", "layers."),
     (r"^masked_convs\.(\d+)\.conv_mask$", r"masked.\1.seen"),
-    (r"^masked_convs\.", "masked."),
+    (r"^masked_convs\.(\d+)\.conv\.", r"masked.\1."),
     (r"\.bn1\.", ".first_norm."),
     (r"\.bn2\.", ".second_norm."),
     (r"^ae_bottleneck\.", "bottleneck."),
 ]
+NOT_LEARNT = (".seen", ".running_mean", ".running_var", ".num_batches_tracked")
 AUDIO = {"feat_type", "feat_dim", "frame_length", "frame_shift", "decode_wav", "cmvn"}
 
 PAPERS = {
@@ -160,9 +161,6 @@ def _card(
     )
 
 
-NOT_LEARNT = (".seen", ".running_mean", ".running_var", ".num_batches_tracked")
-
-
 def _published(family: str, hours: int, parameters: int, name: str = "") -> Card:
     """A checkpoint trained on LibriSpeech, under S3PRL's name for it."""
     codes = {"apc": (), "vq-apc": (Tap("codes", 1, 160, True, 512),), "npc": (Tap("codes", 4, 160, True, 64),)}
@@ -185,10 +183,10 @@ APC_LAYOUT = Layout(
     build=build_apc,
     weights=weights,
     published=(
-        _published("apc", 360, 4_065_792, "apc"),
-        _published("apc", 960, 4_065_792),
-        _published("vq-apc", 360, 4_328_448, "vq_apc"),
-        _published("vq-apc", 960, 4_328_448),
+        _published("apc", 360, 4_064_256, "apc"),
+        _published("apc", 960, 4_064_256),
+        _published("vq-apc", 360, 4_326_912, "vq_apc"),
+        _published("vq-apc", 960, 4_326_912),
     ),
 )
 
@@ -199,5 +197,5 @@ NPC_LAYOUT = Layout(
     describe=describe_npc,
     build=build_npc,
     weights=weights,
-    published=(_published("npc", 360, 0, "npc"), _published("npc", 960, 0)),
+    published=(_published("npc", 360, 19_306_752, "npc"), _published("npc", 960, 19_306_752)),
 )

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from engine.checkpoint import Layout
 from engine.errors import Refused
+from engine.nets.frame_transformer import Feature, FrameTransformer, Shape
 from engine.nets.spectra import Framing
-from engine.nets.spectral_transformer import Feature, Shape, SpectralTransformer
 from engine.upstream import SAMPLE_RATE, Card
 from engine.weights import Checkpoint, renamed
 
@@ -79,8 +79,8 @@ def describe(checkpoint: Checkpoint) -> Card:
     )
 
 
-def build(card: Card, checkpoint: Checkpoint) -> SpectralTransformer:
-    return SpectralTransformer(card, read_shape(checkpoint))
+def build(card: Card, checkpoint: Checkpoint) -> FrameTransformer:
+    return FrameTransformer(card, read_shape(checkpoint))
 
 
 def weights(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], Sequence[str]]:

@@ -94,7 +94,7 @@ class Features(nn.Module):
             return normalise(x) if self.feature.normalised else x
 
 
-class SpectralTransformer(Upstream):
+class FrameTransformer(Upstream):
     """The network. State 0 is the projected feature with its position, normalised; state i comes out of block i."""
 
     def __init__(self, card: Card, shape: Shape) -> None:
