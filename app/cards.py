@@ -4,30 +4,9 @@ import re
 from typing import Any
 
 from engine.hub import Entry
-from engine.upstream import SAMPLE_RATE, Card, Tap
+from engine.upstream import SAMPLE_RATE, Tap
 
 UNKNOWN = "not known"
-# How families are written that are not written as they are named.
-FAMILIES = {
-    "apc": "APC",
-    "audio albert": "AudioALBERT",
-    "byol-a": "BYOL-A",
-    "cpc": "CPC",
-    "decoar": "DeCoAR",
-    "discretebert": "DiscreteBERT",
-    "distilhubert": "DistilHuBERT",
-    "huggingface": "Hugging Face",
-    "lighthubert": "LightHuBERT",
-    "mae-ast": "MAE-AST",
-    "npc": "NPC",
-    "pase": "PASE+",
-    "spectral": "Spectral features",
-    "ssast": "SSAST",
-    "tera": "TERA",
-    "torchaudio": "torchaudio",
-    "trained": "Trained here",
-    "vq-apc": "VQ-APC",
-}
 
 
 def model(entry: Entry) -> dict[str, Any]:
@@ -40,7 +19,7 @@ def model(entry: Entry) -> dict[str, Any]:
         "title": head,
         "rest": card.data or rest,
         "about": card.about,
-        "family": family(card),
+        "family": card.family,
         "languages": list(card.languages),
         "text": " ".join([card.paper, card.data, card.license, card.source]),
         "layers": card.layers,
@@ -65,20 +44,15 @@ def title(entry: Entry) -> tuple[str, str]:
     """What a person calls a model, and what else its first sentence says."""
     card = entry.card
     head = re.split(r"[,:;.](?:\s|$)|\s\(", card.about)[0]
-    if entry.own or card.family == "spectral" or not head or len(head) > 36:
+    if entry.own or not _learnt(entry) or not head or len(head) > 36:
         return re.split(r"[:/]", card.name)[-1], card.about
     return head, card.about[len(head) :].lstrip(" ,:;.")
-
-
-def family(card: Card) -> str:
-    """A family as a person writes it."""
-    return FAMILIES.get(card.family, card.family[:1].upper() + card.family[1:])
 
 
 def _mark(entry: Entry) -> str:
     if entry.own:
         return "own"
-    if entry.card.family == "trained" and entry.card.name.startswith("job:"):
+    if entry.card.name.startswith("job:"):
         return "trained"
     if entry.card.here:
         return "here" if entry.card.fetch is not None else "built in"

@@ -37,7 +37,7 @@ class Card:
     """What is known of an upstream before any weight is read or fetched."""
 
     name: str  # what a person types: "fbank", "hf:facebook/hubert-base-ls960"
-    family: str
+    family: str  # as a person writes it, the same from every source: "HuBERT"
     layers: int  # number of blocks; there is one state more: state 0 is the input of the first block
     dims: tuple[int, ...]  # of each state, so layers + 1 of them
     hop: int  # samples of `sample_rate` from one frame to the next
@@ -57,7 +57,8 @@ class Card:
     data: str = ""  # what it was trained on: "LibriSpeech, 960 h"
     languages: tuple[str, ...] = ()  # ISO 639-1 where there is one; ("many",) beyond ten
     parameters: int = 0  # of the part that makes the states; 0 = not known
-    bytes: int = 0  # that are fetched, or lie on disk; 0 = nothing or not known
+    # That are fetched, or lie on disk: exact of a file that is here, else to within a few percent; 0 = nothing or not known.
+    bytes: int = 0
     # Brings the weights here, saying how many bytes are done of how many; None where nothing needs fetching.
     fetch: Callable[["Card", Callable[[float, float], None]], None] | None = field(default=None, repr=False, compare=False)
     # Where what was fetched lies; None where nothing is fetched.

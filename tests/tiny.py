@@ -142,6 +142,30 @@ def _sew(norm: str, width: int) -> Callable[[], Any]:
     return make
 
 
+def _sew_d() -> Any:
+    from transformers import SEWDConfig, SEWDModel
+
+    convolutions = dict(conv_dim=(8,) * 7, conv_kernel=(10, 3, 1, 3, 3, 2, 2), conv_stride=(5, 2, 1, 2, 2, 2, 2))
+    return SEWDModel(SEWDConfig(**{**SMALL, **convolutions}, position_buckets=8, max_position_embeddings=16))
+
+
+def _moonshine() -> Any:
+    from transformers import MoonshineConfig, MoonshineModel
+
+    sizes = dict(hidden_size=32, intermediate_size=24, vocab_size=20)
+    both = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("num_hidden_layers", "num_attention_heads")}
+    return MoonshineModel(MoonshineConfig(**sizes, **both))
+
+
+def _speech_to_text() -> Any:
+    from transformers import Speech2TextConfig, Speech2TextModel
+
+    sizes = dict(
+        d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=24, vocab_size=20, conv_channels=16
+    )
+    return Speech2TextModel(Speech2TextConfig(**sizes, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=24))
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "wav2vec2": _wav2vec2,
     "wav2vec2-one-block": _wav2vec2_one_block,
@@ -159,6 +183,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     "conformer-pretraining": _conformer_for_pretraining,
     "sew": _sew("group", 8),
     "sew-layer-norm": _sew("layer", 16),
+    "sew-d": _sew_d,
+    "moonshine": _moonshine,
+    "speech-to-text": _speech_to_text,
     "wav2vec2-bert": _bert,
 }
 
@@ -183,5 +210,7 @@ def checkpoint(folder: Path, kind: str, *, normalise: bool = False) -> Any:
     preprocessor: dict[str, Any] = {"do_normalize": normalise, "sampling_rate": 16_000}
     if kind == "wav2vec2-bert":
         preprocessor = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "num_mel_bins": 80, "stride": 2}
+    if kind == "speech-to-text":
+        preprocessor = {"feature_extractor_type": "Speech2TextFeatureExtractor", "num_mel_bins": 80}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     return model

@@ -7,7 +7,7 @@ numbers are those of the whole.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.nets.clips import together
-from engine.nets.describing import count, describing
+from engine.nets.describing import describing
 from engine.nets.resampling import Resampling
 from engine.nets.seanet import PIECE_SAMPLES
 from engine.nets.windows import stitched
@@ -86,9 +86,9 @@ def read_shape(config: Mapping[str, Any], where: str) -> Shape:
 def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: str) -> Card:
     """What the configuration says of the encoder."""
     shape = read_shape(config, where)
-    card = Card(
+    return Card(
         name="",
-        family="huggingface",
+        family="",
         layers=0,
         dims=(shape.width,),
         hop=shape.hop,
@@ -97,9 +97,6 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
         taps=shape.taps,
         about="Its only state is what is quantized.",
     )
-    with describing(where), torch.device("meta"):
-        parameters = count(Dac(card, shape).encoder)
-    return replace(card, parameters=parameters)
 
 
 def build(card: Card, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Upstream:
@@ -134,7 +131,6 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()  # a product with sines of large numbers needs every bit of them
         return x + (self.alpha * x).sin().square() / (self.alpha + 1e-9)
 
 
@@ -166,7 +162,7 @@ class Step(nn.Module):
         for unit in self.units:
             x = unit(x)
         down: Tensor = self.down(self.snake(x))
-        return down.float()
+        return down
 
 
 class Encoder(nn.Module):
@@ -181,12 +177,13 @@ class Encoder(nn.Module):
 
     def forward(self, wav: Tensor, depth: int | None) -> Tensor:
         """(samples,), whole frames of them -> (frames, channels) after `depth` steps down, or what is quantized."""
-        x: Tensor = self.first(wav[None, None]).float()
-        for step in self.steps[:depth]:
-            x = step(x)
-        if depth is None:
-            x = self.last(self.snake(x))
-        return x[0].T.float()
+        with torch.autocast(wav.device.type, enabled=False):  # sines of large numbers need every bit of them
+            x: Tensor = self.first(wav[None, None])
+            for step in self.steps[:depth]:
+                x = step(x)
+            if depth is None:
+                x = self.last(self.snake(x))
+        return x[0].T
 
 
 class Codebook(nn.Module):

@@ -7,6 +7,9 @@ from torch import nn
 
 from engine.errors import Refused
 
+# What the names of those parts begin with that come after the last state.
+CODING = ("quantizer.", "codebooks.", "downsample.", "semantic.", "acoustic.")
+
 
 @contextmanager
 def describing(where: str) -> Iterator[None]:
@@ -18,8 +21,6 @@ def describing(where: str) -> Iterator[None]:
         raise Refused(f"The configuration of '{where}' does not describe a usable model: {said}") from error
 
 
-def count(*parts: nn.Module | nn.Parameter) -> int:
-    """Numbers that these parts of a network have learnt or would learn."""
-    return sum(
-        part.numel() if isinstance(part, nn.Parameter) else sum(each.numel() for each in part.parameters()) for part in parts
-    )
+def parameters(network: nn.Module) -> int:
+    """Numbers that a network has learnt, or would learn, to make its states; not those that only make codes."""
+    return sum(number.numel() for name, number in network.named_parameters() if not name.startswith(CODING))

@@ -5,7 +5,7 @@ state the latents that are quantized. The tap `codes` has every codebook, as at 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.errors import Refused
 from engine.nets.clips import together
-from engine.nets.describing import count, describing
+from engine.nets.describing import describing
 from engine.nets.resampling import Resampling
 from engine.nets.residual_codes import ResidualCodes
 from engine.nets.seanet import Convolution, Seanet, weighed
@@ -80,9 +80,9 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
     """What the configuration says of the encoder."""
     shape = read_shape(config, where)
     hop, inner = shape.convolutions.hop, shape.convolutions.inner
-    card = Card(
+    return Card(
         name="",
-        family="huggingface",
+        family="",
         layers=2,
         dims=(inner, inner, shape.convolutions.width),
         hop=hop,
@@ -91,9 +91,6 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
         taps=(*shape.convolutions.taps, Tap("codes", shape.codebooks, hop, codes=True, entries=shape.entries)),
         about="State 0 goes into the recurrent part, state 1 comes out of it, state 2 is what is quantized.",
     )
-    with describing(where), torch.device("meta"):
-        parameters = count(Encodec(card, shape).encoder)
-    return replace(card, parameters=parameters)
 
 
 def build(card: Card, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Upstream:

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 from engine.errors import Refused
+from engine.nets import describing
 from engine.nets.conv_strings import parse
 from engine.nets.wav2vec2 import Shape, Wav2Vec2, standard
 from engine.upstream import Card
 from engine.weights import Checkpoint, renamed
 
 FIRST = "feature_extractor.conv_layers.0.0.weight"
+BLOCK = "encoder.layers.0.fc1.weight"
+FINE_TUNED = "w2v_encoder.w2v_model."
+PRUNED = ("hubert_pruner", "student_hubert")  # of LightHuBERT, which reads the same settings differently
 PARTS = ("feature_extractor.", "layer_norm.", "post_extract_proj.", "encoder.")
 CONVOLUTIONS = "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2"
 EPSILON = 1e-5  # with which the waveform is normalised, where it is
@@ -41,14 +45,26 @@ NAMES = [
 ]
 
 
-def root(checkpoint: Checkpoint) -> str:
+def root(checkpoint: Checkpoint, block: str = BLOCK) -> str:
     """What the names of the network begin with: "model.", or more in a file that was fine-tuned; empty where it is none."""
     for name in checkpoint.tensors:
         if name.endswith(f".{FIRST}"):
             beginning = name.removesuffix(FIRST)
-            if any(other.startswith(f"{beginning}encoder.layers.0.") for other in checkpoint.tensors):
+            if f"{beginning}{block}" in checkpoint.tensors:
                 return beginning
     return ""
+
+
+def is_authors(checkpoint: Checkpoint, block: str = BLOCK) -> bool:
+    """Whether fairseq wrote it."""
+    written = section(checkpoint, "cfg", "model") or section(checkpoint, "args")
+    pruned = section(checkpoint, "cfg", "model").get("_name") in PRUNED
+    return root(checkpoint, block).startswith("model.") and bool(written) and not pruned
+
+
+def is_converted(checkpoint: Checkpoint, block: str = BLOCK) -> bool:
+    """Whether S3PRL converted it."""
+    return root(checkpoint, block).startswith("model_weight.") and bool(section(checkpoint, "model_cfg"))
 
 
 def section(checkpoint: Checkpoint, *path: str) -> Mapping[str, Any]:
@@ -57,6 +73,30 @@ def section(checkpoint: Checkpoint, *path: str) -> Mapping[str, Any]:
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
     return found if isinstance(found, Mapping) else {}
+
+
+def settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], bool]:
+    """Those of the network as it was pre-trained, and whether the waveform is normalised."""
+    model, task = _written(checkpoint)
+    if any(name.startswith(f"model.{FINE_TUNED}") for name in checkpoint.tensors):
+        before = model.get("w2v_args")
+        if not isinstance(before, Mapping):
+            raise Refused(
+                f"'{checkpoint.file}' was fine-tuned, and nothing in it ('w2v_args') tells the network that it began with."
+            )
+        inner = before.get("model")
+        model = inner if isinstance(inner, Mapping) else before
+    return model, bool(task.get("normalize", False))
+
+
+def _written(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Settings of the model and of its task; the old layout mixes them."""
+    if "model_cfg" in checkpoint.facts:
+        return section(checkpoint, "model_cfg"), section(checkpoint, "task_cfg")
+    model = section(checkpoint, "cfg", "model")
+    if model:
+        return model, section(checkpoint, "cfg", "task")
+    return (section(checkpoint, "args"),) * 2
 
 
 def read_shape(
@@ -131,4 +171,4 @@ def parameters(shape: Shape) -> int:
     """How many numbers of such a network make its states."""
     with torch.device("meta"):
         network = Wav2Vec2(describe(shape, "", ""), shape)
-    return sum(parameter.numel() for name, parameter in network.named_parameters() if not name.startswith("quantizer."))
+    return describing.parameters(network)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from engine.errors import Refused
 from engine.nets.clips import together
-from engine.nets.describing import count, describing
+from engine.nets.describing import describing
 from engine.nets.front import ACTIVATIONS
 from engine.nets.resampling import Resampling
 from engine.nets.residual_codes import ResidualCodes
@@ -101,9 +101,9 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
     """What the configuration says of the encoder."""
     shape = read_shape(config, where)
     width, hop = shape.convolutions.width, shape.convolutions.hop * shape.stride
-    card = Card(
+    return Card(
         name="",
-        family="huggingface",
+        family="",
         layers=shape.layers,
         dims=(width,) * (shape.layers + 1),
         hop=shape.convolutions.hop,
@@ -116,9 +116,6 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
             Tap("codes", shape.semantic + shape.acoustic, hop, codes=True, entries=shape.entries),
         ),
     )
-    with describing(where), torch.device("meta"):
-        network = Mimi(card, shape)
-    return replace(card, parameters=count(network.encoder, network.blocks))
 
 
 def build(card: Card, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Upstream:

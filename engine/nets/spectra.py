@@ -38,11 +38,11 @@ class Framing:
         """Exact number of frames of a clip."""
         return 1 + samples // self.hop if self.centred else 1 + (samples - self.window) // self.hop
 
-    def weights(self) -> Tensor:
+    def weights(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The window, as long as the transform where it is centred."""
         if self.shape == "hamming":
-            return torch.hamming_window(self.window, periodic=False)
-        hann = torch.hann_window(self.window, periodic=self.shape == "periodic hann")
+            return torch.hamming_window(self.window, periodic=False, dtype=dtype)
+        hann = torch.hann_window(self.window, periodic=self.shape == "periodic hann", dtype=dtype)
         if self.shape == "povey":
             return hann.pow(0.85)
         around = self.fft - self.window if self.centred else 0
@@ -116,10 +116,12 @@ class Centred(nn.Module):
         high: float = 0.0,  # 0 = half the rate
         scale: Scale = "htk",
         area: bool = False,  # every triangle has the same area, as librosa's `norm="slaney"`
+        precise: bool = False,  # in double precision, where bands that hold next to nothing matter
     ) -> None:
         super().__init__()
         self.framing, self.mels = framing, mels
         self.dim = mels or framing.fft // 2 + 1
+        self.dtype = torch.float64 if precise else torch.float32
         with torch.device("cpu"):
             filters = mel_filters(framing.fft, rate, mels, low, high or rate / 2, scale, area) if mels else torch.empty(0)
             self.register_buffer("window", framing.weights(), persistent=False)
@@ -129,12 +131,13 @@ class Centred(nn.Module):
 
     def forward(self, wav: Tensor) -> Tensor:
         with torch.autocast(wav.device.type, enabled=False):
-            windows = self.framing.cut(wav.to(self.window.device, torch.float32))
+            windows = self.framing.cut(wav.to(self.window.device, self.dtype))
             return torch.cat([self._block(block) for block in torch.split(windows, BLOCK)])
 
     def _block(self, frames: Tensor) -> Tensor:
-        spectrum = power(torch.fft.rfft(frames * self.window))
-        return spectrum @ self.filters if self.mels else spectrum
+        window = self.framing.weights(self.dtype).to(frames.device) if self.dtype == torch.float64 else self.window
+        spectrum = power(torch.fft.rfft(frames * window))
+        return (spectrum @ self.filters.to(self.dtype) if self.mels else spectrum).float()
 
 
 def power(spectrum: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ seconds, where the spectrogram has room for 10.24); a longer clip goes through i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from engine.errors import Refused
 from engine.nets.clips import together
-from engine.nets.describing import count, describing
+from engine.nets.describing import describing
 from engine.nets.prenorm import Block
 from engine.nets.spectra import Framing, Kaldi
 from engine.nets.windows import stitched
@@ -39,8 +39,8 @@ class Shape:
     inner: int
     mels: int
     length: int  # spectral frames of a full window
-    patch: int
-    strides: tuple[int, int]  # of the patches, in frequency and time
+    patch: tuple[int, int]  # in frequency and time
+    strides: tuple[int, int]  # from one patch to the next
     activation: str
     epsilon: float
     bias: bool  # of query, key and value
@@ -50,7 +50,8 @@ class Shape:
     @property
     def grid(self) -> tuple[int, int]:
         """Patches in frequency, and time steps."""
-        return (self.mels - self.patch) // self.strides[0] + 1, (self.length - self.patch) // self.strides[1] + 1
+        rows, steps = self.mels - self.patch[0], self.length - self.patch[1]
+        return rows // self.strides[0] + 1, steps // self.strides[1] + 1
 
     @property
     def hop(self) -> int:
@@ -78,7 +79,7 @@ def read_shape(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where
             inner=int(config.get("intermediate_size", 3072)),
             mels=int(config.get("num_mel_bins", 128)),
             length=int(config.get("max_length", 1024)),
-            patch=int(config.get("patch_size", 16)),
+            patch=(int(config.get("patch_size", 16)),) * 2,
             strides=(int(config.get("frequency_stride", 10)), int(config.get("time_stride", 10))),
             activation=str(config.get("hidden_act", "gelu")),
             epsilon=float(config.get("layer_norm_eps", 1e-12)),
@@ -103,9 +104,9 @@ def read_shape(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where
 def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: str) -> Card:
     """What the configuration says of the network."""
     shape = read_shape(config, preprocessor, where)
-    card = Card(
+    return Card(
         name="",
-        family="huggingface",
+        family="",
         layers=shape.layers,
         dims=(shape.dim,) * (shape.layers + 1),
         hop=shape.hop,
@@ -114,9 +115,6 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
         window=shape.window / SAMPLE_RATE,
         about=ABOUT,
     )
-    with describing(where), torch.device("meta"):
-        parameters = count(SpectrogramTransformer(card, shape))
-    return replace(card, parameters=parameters)
 
 
 def build(card: Card, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Upstream:

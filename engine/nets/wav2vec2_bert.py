@@ -57,7 +57,7 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
     framing = Kaldi(mels).framing
     return Card(
         name="",
-        family="huggingface",
+        family="",
         layers=shape.layers,
         dims=(shape.dim,) * (shape.layers + 1),
         hop=stride * framing.hop,

@@ -40,7 +40,7 @@ def describe(config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: 
     shape = read_shape(config, preprocessor, where)
     return Card(
         name="",
-        family="huggingface",
+        family="",
         layers=shape.layers,
         dims=(shape.dim,) * (shape.layers + 1),
         hop=shape.hop,

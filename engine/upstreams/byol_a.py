@@ -107,7 +107,7 @@ def _card(name: str, width: int, **known: str | int) -> Card:
     convolutions = sum(9 * (CHANNELS if depth else 1) * CHANNELS + 3 * CHANNELS for depth in range(POOLINGS))
     return Card(
         name=name,
-        family="byol-a",
+        family="BYOL-A",
         layers=2,
         dims=(TAPS[-1].dim, width, width),
         hop=HOP,

@@ -59,7 +59,7 @@ def describe(checkpoint: Checkpoint) -> Card:
     found = shape(checkpoint)
     return Card(
         name="",
-        family="cpc",
+        family="CPC",
         layers=found.layers,
         dims=(found.channels, *(found.width,) * found.layers),
         hop=HOP,
@@ -93,7 +93,7 @@ LAYOUT = Layout(
     published=(
         Card(
             name="author:modified_cpc",
-            family="cpc",
+            family="CPC",
             layers=1,
             dims=(256, 256),
             hop=HOP,

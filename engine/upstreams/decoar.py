@@ -55,7 +55,7 @@ def _describe(checkpoint: Checkpoint) -> Card:
     width, layers = _sizes(checkpoint)
     return Card(
         name="",
-        family="decoar",
+        family="DeCoAR",
         layers=layers,
         dims=(width, *(2 * width,) * layers),
         hop=FRAMING.hop,
@@ -87,7 +87,7 @@ def _shape2(checkpoint: Checkpoint) -> Shape:
 
 
 def _describe2(checkpoint: Checkpoint) -> Card:
-    card = fairseq.describe(_shape2(checkpoint), "decoar", "A checkpoint of DeCoAR 2.0.")
+    card = fairseq.describe(_shape2(checkpoint), "DeCoAR 2.0", "A checkpoint of DeCoAR 2.0.")
     return replace(card, taps=(), paper=PAPER2, parameters=_numbers(checkpoint, PARTS2))
 
 
@@ -103,7 +103,7 @@ SERVER = "https://speech-representation.s3.us-west-2.amazonaws.com/"
 FACTS: dict[str, Any] = dict(license="Apache-2.0", data="LibriSpeech, 960 h", languages=("en",))
 KNOWN = Card(
     name="author:decoar",
-    family="decoar",
+    family="DeCoAR",
     layers=4,
     dims=(1024, *(2048,) * 4),
     hop=FRAMING.hop,
@@ -117,7 +117,7 @@ KNOWN = Card(
 KNOWN2 = replace(
     fairseq.describe(
         decoar2_shape(768, 12, 3072, 128),
-        "decoar",
+        "DeCoAR 2.0",
         "DeCoAR 2.0: hidden frames are told through a quantizer, by a Transformer.",
     ),
     name="author:decoar2",

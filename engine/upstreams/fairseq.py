@@ -5,53 +5,20 @@ State 0 goes into the first block, state i comes out of block i, before any fina
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from engine.checkpoint import Layout
-from engine.errors import Refused
 from engine.nets import fairseq
 from engine.nets.wav2vec2 import Shape, Wav2Vec2
 from engine.upstream import Card, Upstream
 from engine.weights import Checkpoint
 
-PRUNED = ("hubert_pruner", "student_hubert")  # of LightHuBERT, which reads the same settings differently
-FINE_TUNED = "w2v_model."
-
-
-def _is_fairseq(checkpoint: Checkpoint) -> bool:
-    root = fairseq.root(checkpoint)
-    written = fairseq.section(checkpoint, "cfg", "model") or fairseq.section(checkpoint, "args")
-    named = fairseq.section(checkpoint, "cfg", "model").get("_name") in PRUNED
-    return root.startswith("model.") and bool(written) and not named
-
-
-def _is_converted(checkpoint: Checkpoint) -> bool:
-    return fairseq.root(checkpoint).startswith("model_weight.") and bool(fairseq.section(checkpoint, "model_cfg"))
-
 
 def _shape(checkpoint: Checkpoint) -> Shape:
-    where = f"'{checkpoint.file}'"
-    root = fairseq.root(checkpoint)
-    model, task = _settings(checkpoint)
-    if root.endswith(FINE_TUNED):
-        before = model.get("w2v_args")
-        if not isinstance(before, Mapping):
-            raise Refused(f"{where} was fine-tuned, and nothing in it ('w2v_args') tells the network that it began with.")
-        inner = before.get("model")
-        model = inner if isinstance(inner, Mapping) else before
-    return fairseq.read_shape(model, checkpoint.under(root), where, normalise=bool(task.get("normalize", False)))
-
-
-def _settings(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Of the model and of its task; the old layout mixes them."""
-    if "model_cfg" in checkpoint.facts:
-        return fairseq.section(checkpoint, "model_cfg"), fairseq.section(checkpoint, "task_cfg")
-    model = fairseq.section(checkpoint, "cfg", "model")
-    if model:
-        return model, fairseq.section(checkpoint, "cfg", "task")
-    return (fairseq.section(checkpoint, "args"),) * 2
+    model, normalise = fairseq.settings(checkpoint)
+    held = checkpoint.under(fairseq.root(checkpoint))
+    return fairseq.read_shape(model, held, f"'{checkpoint.file}'", normalise=normalise)
 
 
 def _family(checkpoint: Checkpoint) -> str:
@@ -59,15 +26,17 @@ def _family(checkpoint: Checkpoint) -> str:
     root = fairseq.root(checkpoint)
     if any(name.startswith(f"{root}_ema.") for name in checkpoint.tensors):
         return "data2vec"
-    model, _ = _settings(checkpoint)
+    model, _ = fairseq.settings(checkpoint)
     named = str(model.get("_name") or model.get("arch"))
-    return next((family for family in ("data2vec", "hubert") if named.startswith(family)), "wav2vec2")
+    return next((family for family in ("data2vec", "HuBERT") if named.startswith(family.lower())), "wav2vec 2.0")
 
 
 def _describe(checkpoint: Checkpoint) -> Card:
     shape = _shape(checkpoint)
     about = (
-        "fine-tuned, without what was added for that" if fairseq.root(checkpoint).endswith(FINE_TUNED) else "as pre-trained"
+        "fine-tuned, without what was added for that"
+        if fairseq.root(checkpoint).endswith(fairseq.FINE_TUNED)
+        else "as pre-trained"
     )
     card = fairseq.describe(shape, _family(checkpoint), f"A checkpoint of fairseq, {about}.")
     return replace(card, parameters=fairseq.parameters(shape))
@@ -136,12 +105,12 @@ EN, MANY = ("en",), ("many",)
 # Place on the server, family, architecture, numbers that compute, paper, training data, languages, what it is.
 Known = tuple[str, str, Shape, int, str, str, tuple[str, ...], str]
 KNOWN: list[Known] = [
-    ("fairseq/wav2vec/wav2vec_small", "wav2vec2", W2V_BASE, 94_370_816, W2V, LIBRI, EN, "wav2vec 2.0 Base."),
-    ("fairseq/wav2vec/libri960_big", "wav2vec2", W2V_BIG, 315_427_840, W2V, LIBRI, EN, "wav2vec 2.0 Large."),
-    ("fairseq/wav2vec/wav2vec_vox_new", "wav2vec2", W2V_LARGE, 315_435_520, W2V, LIGHT, EN, "wav2vec 2.0 Large (LV-60)."),
+    ("fairseq/wav2vec/wav2vec_small", "wav2vec 2.0", W2V_BASE, 94_370_816, W2V, LIBRI, EN, "wav2vec 2.0 Base."),
+    ("fairseq/wav2vec/libri960_big", "wav2vec 2.0", W2V_BIG, 315_427_840, W2V, LIBRI, EN, "wav2vec 2.0 Large."),
+    ("fairseq/wav2vec/wav2vec_vox_new", "wav2vec 2.0", W2V_LARGE, 315_435_520, W2V, LIGHT, EN, "wav2vec 2.0 Large (LV-60)."),
     (
         "fairseq/wav2vec/w2v_large_lv_fsh_swbd_cv",
-        "wav2vec2",
+        "wav2vec 2.0",
         W2V_LARGE,
         315_435_520,
         "Hsu et al. 2021, arXiv:2104.01027",
@@ -151,7 +120,7 @@ KNOWN: list[Known] = [
     ),
     (
         "fairseq/wav2vec/xlsr_53_56k",
-        "wav2vec2",
+        "wav2vec 2.0",
         W2V_LARGE,
         315_435_520,
         XLSR,
@@ -159,15 +128,15 @@ KNOWN: list[Known] = [
         MANY,
         "XLSR-53, wav2vec 2.0 Large.",
     ),
-    ("fairseq/wav2vec/xlsr2_300m", "wav2vec2", W2V_LARGE, 315_435_520, XLS_R, XLS_R_DATA, MANY, "XLS-R 300M."),
-    ("fairseq/wav2vec/xlsr2_960m_1000k", "wav2vec2", W2V_1B, 962_493_440, XLS_R, XLS_R_DATA, MANY, "XLS-R 1B."),
-    ("fairseq/wav2vec/xlsr2_2B_1000k", "wav2vec2", W2V_2B, 2_159_253_760, XLS_R, XLS_R_DATA, MANY, "XLS-R 2B."),
-    ("hubert/hubert_base_ls960", "hubert", HUBERT_BASE, 94_370_816, HUBERT, LIBRI, EN, "HuBERT Base."),
-    ("hubert/hubert_large_ll60k", "hubert", _large(1024, 24), 315_431_936, HUBERT, LIGHT, EN, "HuBERT Large."),
-    ("hubert/hubert_xtralarge_ll60k", "hubert", _large(1280, 48), 962_489_856, HUBERT, LIGHT, EN, "HuBERT Extra Large."),
+    ("fairseq/wav2vec/xlsr2_300m", "wav2vec 2.0", W2V_LARGE, 315_435_520, XLS_R, XLS_R_DATA, MANY, "XLS-R 300M."),
+    ("fairseq/wav2vec/xlsr2_960m_1000k", "wav2vec 2.0", W2V_1B, 962_493_440, XLS_R, XLS_R_DATA, MANY, "XLS-R 1B."),
+    ("fairseq/wav2vec/xlsr2_2B_1000k", "wav2vec 2.0", W2V_2B, 2_159_253_760, XLS_R, XLS_R_DATA, MANY, "XLS-R 2B."),
+    ("hubert/hubert_base_ls960", "HuBERT", HUBERT_BASE, 94_370_816, HUBERT, LIBRI, EN, "HuBERT Base."),
+    ("hubert/hubert_large_ll60k", "HuBERT", _large(1024, 24), 315_431_936, HUBERT, LIGHT, EN, "HuBERT Large."),
+    ("hubert/hubert_xtralarge_ll60k", "HuBERT", _large(1280, 48), 962_489_856, HUBERT, LIGHT, EN, "HuBERT Extra Large."),
     (
         "hubert/mhubert_base_vp_en_es_fr_it3",
-        "hubert",
+        "HuBERT",
         HUBERT_BASE,
         94_370_816,
         "Lee et al. 2022, arXiv:2112.08352",
@@ -216,7 +185,7 @@ def _known() -> Iterator[Card]:
 def _contentvec(clusters: int) -> Card:
     about = f"ContentVec: HuBERT Base that learnt to leave the speaker out, with {clusters} clusters."
     return replace(
-        fairseq.describe(HUBERT_BASE, "hubert", about),
+        fairseq.describe(HUBERT_BASE, "HuBERT", about),
         name=f"s3prl:contentvec_km{clusters}",
         source=f"{CONVERTED_SERVER}contentvec_km{clusters}.pt",
         paper=CONTENTVEC,
@@ -229,7 +198,7 @@ def _contentvec(clusters: int) -> Card:
 AUTHOR = Layout(
     name="wav2vec 2.0, HuBERT or data2vec, as fairseq saves it",
     prefix="author",
-    recognises=_is_fairseq,
+    recognises=fairseq.is_authors,
     describe=_describe,
     build=_build,
     weights=_weights,
@@ -238,7 +207,7 @@ AUTHOR = Layout(
 CONVERTED = Layout(
     name="wav2vec 2.0, HuBERT or data2vec of fairseq, as S3PRL converts it",
     prefix="s3prl",
-    recognises=_is_converted,
+    recognises=fairseq.is_converted,
     describe=_describe,
     build=_build,
     weights=_weights,

@@ -8,7 +8,9 @@ weights go into our own network, strictly: every weight of the model must be the
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,34 +18,48 @@ import torch
 from torch import Tensor
 
 from engine import hubcache, weights
-from engine.errors import Refused
+from engine.errors import AuscultError, Refused
+from engine.nets.describing import describing, parameters
+from engine.settings import HOUSE
 from engine.upstream import Card, Family, Upstream
 
 PREFIX = "hf:"
+HUB = "https://huggingface.co/"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # in the order of preference
 
-# model_type in the configuration -> the module of engine.nets that reads, builds and fills such a network.
+# What of a card follows from the configuration.
+ARCHITECTURE = ("layers", "dims", "hop", "shortest", "sample_rate", "attention", "differentiable", "taps", "window")
+TABLE = HOUSE / "assets" / "huggingface.json"  # what is known ahead of common checkpoints
+
+# model_type in the configuration -> the module of engine.nets that reads, builds and fills such a network, and its family.
 NETS = {
-    **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat"), "wav2vec2_config"),
-    "wav2vec2-conformer": "wav2vec2_conformer",
-    "wav2vec2-bert": "wav2vec2_bert",
-    "sew": "wav2vec2_config",
-    "whisper": "whisper",
-    "audio-spectrogram-transformer": "spectrogram_transformer",
-    "clap": "clap",
-    "clap_audio_model": "clap",
-    "encodec": "encodec",
-    "mimi": "mimi",
-    "dac": "dac",
+    "wav2vec2": ("wav2vec2_config", "wav2vec 2.0"),
+    "hubert": ("wav2vec2_config", "HuBERT"),
+    "wavlm": ("wav2vec2_config", "WavLM"),
+    "data2vec-audio": ("wav2vec2_config", "data2vec"),
+    "unispeech": ("wav2vec2_config", "UniSpeech"),
+    "unispeech-sat": ("wav2vec2_config", "UniSpeech-SAT"),
+    "sew": ("wav2vec2_config", "SEW"),
+    "sew-d": ("sew_d", "SEW-D"),
+    "wav2vec2-conformer": ("wav2vec2_conformer", "wav2vec2-Conformer"),
+    "wav2vec2-bert": ("wav2vec2_bert", "w2v-BERT 2.0"),
+    "whisper": ("whisper", "Whisper"),
+    "audio-spectrogram-transformer": ("spectrogram_transformer", "AST"),
+    "clap": ("clap", "CLAP"),
+    "clap_audio_model": ("clap", "CLAP"),
+    "encodec": ("encodec", "EnCodec"),
+    "mimi": ("mimi", "Mimi"),
+    "dac": ("dac", "DAC"),
 }
+ANY_OTHER = "wrapped"
 
 
 class Net(Protocol):
     """What a module of engine.nets offers for the models of its types."""
 
     def describe(self, config: dict[str, Any], preprocessor: dict[str, Any], where: str) -> Card:
-        """The card, but for what is the same for all: name, open, source, revision, fetch and the like."""
+        """The card, but for what is the same for all: name, family, open and the like; builds no network."""
 
     def build(self, card: Card, config: dict[str, Any], preprocessor: dict[str, Any]) -> Upstream:
         """The network as it is before it has learnt anything."""
@@ -52,65 +68,55 @@ class Net(Protocol):
         """The weights under the network's names, all of them and only these; and the names that are left out."""
 
 
-APACHE = "Apache-2.0"
-BASE, LARGE = (12, 768), (24, 1024)
+@cache
+def table() -> dict[str, dict[str, Any]]:
+    """What is known of common checkpoints by repository: facts of a card, and `config`, where it is not the usual one."""
+    found = {}
+    for group in json.loads(TABLE.read_text("utf-8")):
+        for repository, own in group.pop("checkpoints").items():
+            found[repository] = {**group, **own, "config": {**group["config"], **own.get("config", {})}}
+    return found
 
-# Known ahead: name, (blocks, width), licence, what it is.
-KNOWN = [
-    ("facebook/wav2vec2-base", BASE, APACHE, "wav2vec 2.0 Base, trained on 960 h of English audiobooks."),
-    ("facebook/wav2vec2-base-960h", BASE, APACHE, "wav2vec 2.0 Base, then fine-tuned to transcribe the same 960 h."),
-    ("facebook/wav2vec2-large", LARGE, APACHE, "wav2vec 2.0 Large, trained on 960 h of English audiobooks."),
-    ("facebook/wav2vec2-large-960h", LARGE, APACHE, "wav2vec 2.0 Large, then fine-tuned to transcribe the same 960 h."),
-    ("facebook/wav2vec2-large-lv60", LARGE, APACHE, "wav2vec 2.0 Large, trained on 60,000 h of English audiobooks."),
-    ("facebook/wav2vec2-large-xlsr-53", LARGE, APACHE, "XLSR-53: wav2vec 2.0 Large, trained on 56,000 h of 53 languages."),
-    ("facebook/wav2vec2-xls-r-300m", LARGE, APACHE, "XLS-R 300M: wav2vec 2.0, trained on 436,000 h of 128 languages."),
-    ("facebook/wav2vec2-xls-r-1b", (48, 1280), APACHE, "XLS-R 1B: wav2vec 2.0, trained on 436,000 h of 128 languages."),
-    ("facebook/mms-300m", LARGE, "CC-BY-NC-4.0", "MMS 300M: wav2vec 2.0, trained on 500,000 h of over 1,400 languages."),
-    ("facebook/hubert-base-ls960", BASE, APACHE, "HuBERT Base, trained on 960 h of English audiobooks."),
-    ("facebook/hubert-large-ll60k", LARGE, APACHE, "HuBERT Large, trained on 60,000 h of English audiobooks."),
-    ("facebook/hubert-xlarge-ll60k", (48, 1280), APACHE, "HuBERT Extra Large, trained on 60,000 h of English audiobooks."),
-    (
-        "utter-project/mHuBERT-147",
-        BASE,
-        "CC-BY-NC-SA-4.0",
-        "mHuBERT-147: HuBERT Base, trained on 90,000 h of 147 languages.",
-    ),
-    ("ntu-spml/distilhubert", (2, 768), APACHE, "DistilHuBERT: two blocks distilled from HuBERT Base."),
-    ("microsoft/wavlm-base", BASE, "CC-BY-SA-3.0", "WavLM Base, trained on 960 h of English audiobooks."),
-    ("microsoft/wavlm-base-plus", BASE, "CC-BY-SA-3.0", "WavLM Base+, trained on 94,000 h of English."),
-    ("microsoft/wavlm-large", LARGE, "CC-BY-SA-3.0", "WavLM Large, trained on 94,000 h of English."),
-    (
-        "microsoft/unispeech-sat-base",
-        BASE,
-        "CC-BY-SA-3.0",
-        "UniSpeech-SAT Base: HuBERT made aware of speakers, 960 h of English.",
-    ),
-    ("facebook/data2vec-audio-base", BASE, APACHE, "data2vec Base for speech, trained on 960 h of English audiobooks."),
-    ("facebook/data2vec-audio-large", LARGE, APACHE, "data2vec Large for speech, trained on 960 h of English audiobooks."),
-]
+
+@cache
+def common() -> dict[str, Card]:
+    """The cards of common checkpoints by repository, but for what changes: what is here of them."""
+    found = {}
+    for repository, known in table().items():
+        facts: dict[str, Any] = {name: fact for name, fact in known.items() if name != "config"}
+        facts["languages"] = tuple(facts.get("languages", ()))
+        card = Described(known["config"], {}).card(repository)
+        facts["about"] = f"{facts['about']} {card.about}".strip()
+        found[repository] = replace(
+            card, name=PREFIX + repository, source=HUB + repository, fetch=fetch, files=_files, **facts
+        )
+    return found
+
+
+def published() -> Iterator[Card]:
+    """The cards of common checkpoints; asks only whether their files are here, and reads the configurations of those."""
+    for repository, card in common().items():
+        folder = hubcache.snapshot(repository)
+        with suppress(AuscultError):  # opening it says what is wrong
+            card = _exact(card, folder)
+        yield replace(card, revision=hubcache.commit(repository), here=_is_here(folder))
+
+
+def _exact(card: Card, folder: Path | None) -> Card:
+    """The card of a common checkpoint with the architecture that its own configuration describes, where that is here."""
+    if folder is None or not (folder / CONFIG).exists():
+        return card
+    own = Described.read(folder).card(str(folder))
+    return replace(card, **{name: getattr(own, name) for name in ARCHITECTURE})
 
 
 def known() -> Iterator[Card]:
-    """The cards of common checkpoints; asks only whether their files are here."""
-    for repository, (layers, dim), license, about in KNOWN:
-        yield Card(
-            name=PREFIX + repository,
-            family="huggingface",
-            layers=layers,
-            dims=(dim,) * (layers + 1),
-            hop=320,
-            shortest=400,
-            open=open_checkpoint,
-            source=f"https://huggingface.co/{repository}",
-            revision=hubcache.commit(repository),
-            license=license,
-            attention=True,
-            here=_is_here(hubcache.snapshot(repository)),
-            about=about,
-            fetch=fetch,
-            files=_files,
-            untrained=untrained,
-        )
+    """The cards of common checkpoints, and of others that were fetched."""
+    yield from published()
+    for repository in hubcache.repositories():
+        if repository not in common() and _is_here(hubcache.snapshot(repository)):
+            with suppress(AuscultError):  # what cannot be read must not hide the others; opening it says why
+                yield find(repository)
 
 
 def find(place: str) -> Card:
@@ -121,19 +127,29 @@ def find(place: str) -> Card:
     repository, _, revision = place.partition("@")
     if repository.count("/") != 1 or not all(repository.split("/")):
         raise Refused(f"'{place}' is neither a folder here nor a name like ORGANISATION/NAME on the hub.")
-    card = next((card for card in known() if card.name == PREFIX + repository), None)
     folder = hubcache.snapshot(repository, revision)
-    if card is None:
+    if repository in common():
+        card = _exact(common()[repository], folder)
+    else:
         folder = _described(place)
-        card = _card(f"https://huggingface.co/{repository}", folder, f"Described by its {CONFIG}.")
+        card = _card(HUB + repository, folder, f"Described by its {CONFIG}.")
     commit = hubcache.commit(repository, revision) or revision
     return replace(card, name=PREFIX + place, revision=commit, here=_is_here(folder), fetch=fetch, files=_files)
 
 
 def _card(source: str, folder: Path, about: str) -> Card:
     described = Described.read(folder)
-    card = described.net.describe(described.config, described.preprocessor, str(folder))
-    return replace(card, open=open_checkpoint, source=source, about=card.about or about, untrained=untrained)
+    card = described.card(str(folder))
+    numbers = card.parameters or _parameters(json.dumps(described.config), json.dumps(described.preprocessor), str(folder))
+    return replace(card, source=source, about=card.about or about, parameters=numbers)
+
+
+@lru_cache(maxsize=64)
+def _parameters(config: str, preprocessor: str, where: str) -> int:
+    """Numbers that make the states of the network of a configuration."""
+    described = Described(json.loads(config), json.loads(preprocessor))
+    with describing(where), torch.device("meta"):
+        return parameters(described.net.build(described.card(where), described.config, described.preprocessor))
 
 
 def _folder_card(place: str, folder: Path) -> Card:
@@ -191,7 +207,6 @@ class Described:
 
     config: dict[str, Any]
     preprocessor: dict[str, Any]  # empty where there is none
-    net: Net
 
     @classmethod
     def read(cls, folder: Path) -> "Described":
@@ -200,8 +215,21 @@ class Described:
         settings_file = folder / PREPROCESSOR
         preprocessor = _read_json(settings_file) if settings_file.exists() else {}
         _refuse_code(preprocessor, settings_file)
-        net: Net = importlib.import_module(f"engine.nets.{NETS[config['model_type']]}")
-        return cls(config, preprocessor, net)
+        return cls(config, preprocessor)
+
+    @property
+    def net(self) -> Net:
+        """The module for models of this type."""
+        name, _ = NETS.get(self.config["model_type"], (ANY_OTHER, ""))
+        net: Net = importlib.import_module(f"engine.nets.{name}")
+        return net
+
+    def card(self, where: str) -> Card:
+        """What this says of the network."""
+        kind = self.config["model_type"]
+        _, family = NETS.get(kind, ("", kind))
+        card = self.net.describe(self.config, self.preprocessor, where)
+        return replace(card, family=family, open=open_checkpoint, untrained=untrained)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -215,8 +243,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = _read_json(folder / CONFIG)
     _refuse_code(config, folder / CONFIG)
     kind = config.get("model_type")
-    if kind not in NETS:
-        raise Refused(f"'{folder}' holds a model of type '{kind}'; the types that can be read are {', '.join(NETS)}.")
+    if not isinstance(kind, str):
+        raise Refused(f"'{folder / CONFIG}' names no model_type, so it is not known what kind of model it describes.")
     return config
 
 

@@ -198,7 +198,7 @@ def _card(name: str, found: Shape, **known: str) -> Card:
     norms = 2 * found.dim * (2 * found.layers + (not found.norm_first))
     return Card(
         name=name,
-        family="mae-ast",
+        family="MAE-AST",
         layers=found.layers,
         dims=(found.dim,) * (found.layers + 1),
         hop=found.hop,

@@ -79,7 +79,7 @@ def _card(place: str) -> Card:
     lead = _lead(made, hop)
     card = Card(
         name=PREFIX + place,
-        family="python",
+        family="Code of your own",
         layers=0,
         dims=(),
         hop=hop,

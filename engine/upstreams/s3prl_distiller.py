@@ -97,7 +97,7 @@ def read_shape(checkpoint: Checkpoint) -> Shape:
 def _card(shape: Shape, parameters: int, **facts: Any) -> Card:
     return Card(
         **{"name": "", **facts},
-        family="distilhubert",
+        family="DistilHuBERT",
         layers=shape.layers,
         dims=(shape.dim,) * (shape.layers + 1),
         hop=shape.hop,

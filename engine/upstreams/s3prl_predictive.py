@@ -30,14 +30,14 @@ NOT_LEARNT = (".seen", ".running_mean", ".running_var", ".num_batches_tracked")
 AUDIO = {"feat_type", "feat_dim", "frame_length", "frame_shift", "decode_wav", "cmvn"}
 
 PAPERS = {
-    "apc": "Chung et al. 2019, arXiv:1904.03240",
-    "vq-apc": "Chung et al. 2020, arXiv:2005.08392",
-    "npc": "Liu et al. 2020, arXiv:2011.00406",
+    "APC": "Chung et al. 2019, arXiv:1904.03240",
+    "VQ-APC": "Chung et al. 2020, arXiv:2005.08392",
+    "NPC": "Liu et al. 2020, arXiv:2011.00406",
 }
 ABOUT = {
-    "apc": "APC: recurrent layers that predict frames to come.",
-    "vq-apc": "VQ-APC: recurrent layers that predict frames to come from codes.",
-    "npc": "NPC: convolutions that predict a frame from those around it.",
+    "APC": "APC: recurrent layers that predict frames to come.",
+    "VQ-APC": "VQ-APC: recurrent layers that predict frames to come from codes.",
+    "NPC": "NPC: convolutions that predict a frame from those around it.",
 }
 
 
@@ -53,12 +53,12 @@ def recognises_npc(checkpoint: Checkpoint) -> bool:
 
 def describe_apc(checkpoint: Checkpoint) -> Card:
     shape = read_apc(checkpoint)
-    return _card("vq-apc" if shape.widths else "apc", shape.dims, shape.framing, shape.taps, checkpoint)
+    return _card("VQ-APC" if shape.widths else "APC", shape.dims, shape.framing, shape.taps, checkpoint)
 
 
 def describe_npc(checkpoint: Checkpoint) -> Card:
     shape = read_npc(checkpoint)
-    return _card("npc", shape.dims, shape.framing, shape.taps, checkpoint)
+    return _card("NPC", shape.dims, shape.framing, shape.taps, checkpoint)
 
 
 def build_apc(card: Card, checkpoint: Checkpoint) -> apc.APC:
@@ -163,10 +163,10 @@ def _card(
 
 def _published(family: str, hours: int, parameters: int, name: str = "") -> Card:
     """A checkpoint trained on LibriSpeech, under S3PRL's name for it."""
-    codes = {"apc": (), "vq-apc": (Tap("codes", 1, 160, True, 512),), "npc": (Tap("codes", 4, 160, True, 64),)}
-    own = f"{family.replace('-', '_')}_{hours}hr"
+    codes = {"APC": (), "VQ-APC": (Tap("codes", 1, 160, True, 512),), "NPC": (Tap("codes", 4, 160, True, 64),)}
+    own = f"{family.lower().replace('-', '_')}_{hours}hr"
     return replace(
-        _card(family, (80, *(512,) * (9 if family == "npc" else 3)), Framing(shape="hamming"), codes[family]),
+        _card(family, (80, *(512,) * (9 if family == "NPC" else 3)), Framing(shape="hamming"), codes[family]),
         name=f"s3prl:{name or own}",
         source=f"https://huggingface.co/leo19941227/apc_series/resolve/main/{own}.ckpt",
         data=f"LibriSpeech, {hours} h",
@@ -183,10 +183,10 @@ APC_LAYOUT = Layout(
     build=build_apc,
     weights=weights,
     published=(
-        _published("apc", 360, 4_064_256, "apc"),
-        _published("apc", 960, 4_064_256),
-        _published("vq-apc", 360, 4_326_912, "vq_apc"),
-        _published("vq-apc", 960, 4_326_912),
+        _published("APC", 360, 4_064_256, "apc"),
+        _published("APC", 960, 4_064_256),
+        _published("VQ-APC", 360, 4_326_912, "vq_apc"),
+        _published("VQ-APC", 960, 4_326_912),
     ),
 )
 
@@ -197,5 +197,5 @@ NPC_LAYOUT = Layout(
     describe=describe_npc,
     build=build_npc,
     weights=weights,
-    published=(_published("npc", 360, 19_306_752, "npc"), _published("npc", 960, 19_306_752)),
+    published=(_published("NPC", 360, 19_306_752, "npc"), _published("NPC", 960, 19_306_752)),
 )

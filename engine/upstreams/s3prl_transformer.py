@@ -42,16 +42,16 @@ KALDI = {
 }
 
 PAPERS = {
-    "mockingjay": "Liu et al. 2020, arXiv:1910.12638",
-    "tera": "Liu et al. 2021, arXiv:2007.06028",
-    "audio albert": "Chi et al. 2021, arXiv:2005.08575",
-    "spec augment": "Park et al. 2019, arXiv:1904.08779",
+    "Mockingjay": "Liu et al. 2020, arXiv:1910.12638",
+    "TERA": "Liu et al. 2021, arXiv:2007.06028",
+    "AudioALBERT": "Chi et al. 2021, arXiv:2005.08575",
+    "SpecAugment": "Park et al. 2019, arXiv:1904.08779",
 }
 ABOUT = {
-    "mockingjay": "Mockingjay: hidden stretches of frames are reconstructed.",
-    "tera": "TERA: frames hidden in time, channel and magnitude are reconstructed.",
-    "audio albert": "AudioALBERT: Mockingjay with one block for all.",
-    "spec augment": "What SpecAugment hides of the features is reconstructed.",
+    "Mockingjay": "Mockingjay: hidden stretches of frames are reconstructed.",
+    "TERA": "TERA: frames hidden in time, channel and magnitude are reconstructed.",
+    "AudioALBERT": "AudioALBERT: Mockingjay with one block for all.",
+    "SpecAugment": "What SpecAugment hides of the features is reconstructed.",
 }
 
 
@@ -138,10 +138,10 @@ def _family(checkpoint: Checkpoint) -> str:
     config = _config(checkpoint) or {}
     task = config.get("task", {})
     if config["transformer"].get("share_layer"):
-        return "audio albert"
+        return "AudioALBERT"
     if "mask_T" in task:
-        return "spec augment"
-    return "tera" if task.get("mask_frequency") or task.get("noise_proportion") else "mockingjay"
+        return "SpecAugment"
+    return "TERA" if task.get("mask_frequency") or task.get("noise_proportion") else "Mockingjay"
 
 
 def _feature(audio: Any, file: str) -> Feature:
@@ -199,9 +199,9 @@ def _samples(milliseconds: Any) -> int:
 
 def _published(name: str, address: str, hours: int, *, layers: int = 3, window: float = 15.0, bytes: int = 0) -> Card:
     """A checkpoint trained on LibriSpeech, 768 wide; its family is how its name begins."""
-    family = next(family for family in ABOUT if name.startswith(family.replace(" ", "_")))
+    family = next(family for family in ABOUT if name.replace("_", "").startswith(family.lower()))
     kaldi = "fbank" in name
-    blocks = 1 if family == "audio albert" else layers
+    blocks = 1 if family == "AudioALBERT" else layers
     return Card(
         name=f"s3prl:{name}",
         family=family,

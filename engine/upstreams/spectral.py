@@ -76,7 +76,7 @@ def _card(name: str, recipe: Recipe) -> Card:
     front = recipe.front()
     return Card(
         name=name,
-        family="spectral",
+        family="Spectral features",
         layers=0,
         dims=(front.dim * (1 + recipe.deltas),),
         hop=front.framing.hop,

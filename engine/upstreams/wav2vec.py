@@ -46,7 +46,7 @@ def card(shape: Shape) -> Card:
     """What follows from an architecture."""
     return Card(
         name="",
-        family="wav2vec",
+        family="vq-wav2vec" if shape.quantizer else "wav2vec",
         layers=shape.layers,
         dims=shape.dims,
         hop=shape.hop,

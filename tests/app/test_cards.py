@@ -64,7 +64,7 @@ def test_a_model_is_called_by_the_head_of_its_sentence(about: str, title: str, r
         ({"here": 1_500}, "here", "1.5 kB"),
         ({"here": 7, "own": True}, "own", ""),
         ({"here": 7, "fetch": None}, "built in", ""),
-        ({"here": 7, "fetch": None, "family": "trained", "name": "job:1"}, "trained", ""),
+        ({"here": 7, "fetch": None, "name": "job:1"}, "trained", ""),
     ],
 )
 def test_where_a_model_is(given: dict[str, Any], mark: str, freed: str) -> None:

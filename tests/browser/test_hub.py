@@ -209,7 +209,7 @@ def test_a_checkpoint_of_ones_own(page: Any, tmp_path: Path) -> None:
     page.locator(".hub-add").get_by_role("button", name="Add", exact=True).click()
     page.locator(".hub-report").wait_for(timeout=PATIENCE)
     said = detail(page)
-    assert "<b>mine" in said and "Recognised: Hugging Face" in said and "project_hid" in said and "2 blocks" in said
+    assert "<b>mine" in said and "Recognised: HuBERT" in said and "project_hid" in said and "2 blocks" in said
     page.get_by_role("radio", name="Own").click()
     assert row(page).count() == 1
     press(page, "Forget")

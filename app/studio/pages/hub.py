@@ -96,7 +96,7 @@ def add_checkpoint(path: str) -> Told:
     def act() -> Told:
         card = workbench.add_checkpoint(path)
         told = {**_everything(), "chosen": card.name}
-        return {**told, "said": _said("good", f"Recognised: {cards.family(card)}", card.about), **read_weights(card.name)}
+        return {**told, "said": _said("good", f"Recognised: {card.family}", card.about), **read_weights(card.name)}
 
     return _answered("This is not taken", act)
 

@@ -109,7 +109,7 @@ def test_a_checkpoint_is_added_checked_and_forgotten(answered: None, tmp_path: P
     assert name == f"hf:{folder}" and page["report"]["name"] == name
     report = dict(page["report"]["facts"])
     assert report["Layers"] == "2 blocks" and report["Widths of the states"] == "16" and int(report["Tensors taken"]) > 20
-    assert page["said"]["title"] == "Recognised: Hugging Face"
+    assert page["said"]["title"] == "Recognised: HuBERT"
     mine = told(name)
     assert (mine["mark"], mine["title"], mine["own"], mine["readable"]) == ("own", "mine", True, True)
     page = hub.forget_checkpoint(name)

@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_said(part: str, changed: dict[str, Any], said: s
 
 
 def test_published_cards_say_what_the_networks_are() -> None:
-    cards = {card.name: card for card in checkpoint.published("author") if card.family == "mae-ast"}
+    cards = {card.name: card for card in checkpoint.published("author") if card.family == "MAE-AST"}
     for name, shape, hop, shortest in (
         ("author:mae_ast_frame", family.FRAMES, 320, 560),
         ("author:mae_ast_patch", family.PATCHES, 2560, 2800),
