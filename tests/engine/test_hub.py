@@ -97,7 +97,7 @@ def test_a_list_that_somebody_spoilt_harms_nothing_and_is_not_overwritten(text: 
 
 def test_delete_frees_what_was_fetched_and_what_was_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     state = {"feature_extractor.x": torch.zeros(1_000)}
-    monkeypatch.setattr(bundles, "BUNDLES", [("TINY", "tiny.pth", bundles.BASE, "none", "")])
+    monkeypatch.setattr(bundles, "BUNDLES", [("TINY", "tiny.pth", bundles.BASE, bundles.W2V, "")])
     file = settings().downloads / "torchaudio" / "TINY.pth"
     file.parent.mkdir(parents=True)
     file.with_name("TINY.pth.part").write_bytes(b"x" * 400)

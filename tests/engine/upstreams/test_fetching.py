@@ -178,6 +178,7 @@ def test_a_checkpoint_of_the_hub_is_fetched_once_and_works_offline(
     asked = len(repository.asked)
     card = upstream.find("hf:us/tiny")
     assert (card.here, card.revision) == (True, COMMIT)
+    assert card in upstream.cards()
     wave = torch.randn(4_000)
     with torch.inference_mode():
         fetched = upstream.load("hf:us/tiny").encode([wave])
@@ -316,7 +317,7 @@ def pth() -> bytes:
 @pytest.fixture
 def bundle(server: Server, monkeypatch: pytest.MonkeyPatch) -> upstream.Card:
     server.files = {"tiny.pth": pth()}
-    monkeypatch.setattr(bundles, "BUNDLES", [("TINY", f"{server.address}/tiny.pth", bundles.BASE, "none", "")])
+    monkeypatch.setattr(bundles, "BUNDLES", [("TINY", f"{server.address}/tiny.pth", bundles.BASE, bundles.W2V, "")])
     return upstream.find("torchaudio:TINY")
 
 

@@ -64,7 +64,7 @@ def bundle(form: str, monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
         conv_norm="layer" if stable else "group",
         **shape,
     )
-    monkeypatch.setattr(family, "BUNDLES", [("TINY", f"tiny-{form}.pth", ours, "none", "")])
+    monkeypatch.setattr(family, "BUNDLES", [("TINY", f"tiny-{form}.pth", ours, family.W2V, "")])
     monkeypatch.setattr(family, "SHAPES", {"TINY": ours})
     return model
 
