@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from engine import audio, corpus
 from engine.corpus import Utterance
 from engine.errors import Refused
+from engine.nets.describing import parameters
 from engine.nets.encoder import Encoder
 from engine.recent import Recent
 from engine.registry import Registry
@@ -42,6 +43,7 @@ class Pretext(Training):
     """Trains an upstream on sound alone. Subclasses say what the network is and what it has to guess."""
 
     family: ClassVar[str] = "pretext"
+    paper: ClassVar[str] = ""  # where it comes from: "Liu et al. 2020, arXiv:1910.12638"
 
     corpus: str = Field(
         "spoken:sentences", description="The recordings to learn from.", json_schema_extra={"choices": "corpora"}
@@ -131,6 +133,10 @@ def card_of(spec: Pretext, network: Encoder, revision: str) -> dict[str, Any]:
         "revision": revision,
         "license": "",
         "about": f"{spec.title()} trained on {spec.corpus} for {spec.steps:,} steps.",
+        "paper": spec.paper,
+        "data": spec.corpus,
+        "languages": [],
+        "parameters": parameters(network),
         "scores": {},
     }
 

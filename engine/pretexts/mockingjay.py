@@ -1,6 +1,6 @@
 """Mockingjay: hidden frames are reconstructed from both sides (Liu, Yang, Chi, Hsu, Lee, ICASSP 2020)."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -20,6 +20,8 @@ class Mockingjay(Pretext):
     In each clip 15 % of the frames are hidden: eight times in ten they are zero, once in ten other frames of the clip, once
     in ten left as they are. The loss is the mean absolute error on them. Sizes and rates are those of the base model.
     """
+
+    paper: ClassVar[str] = "Liu et al. 2020, arXiv:1910.12638"
 
     features: str = Field(
         "fbank",

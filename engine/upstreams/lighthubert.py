@@ -77,7 +77,7 @@ def _first(length: int, whole: int, part: int) -> Tensor:
 
 def _describe(checkpoint: Checkpoint) -> Card:
     shape = _shape(checkpoint)
-    card = fairseq.describe(shape, "lighthubert", "A checkpoint of LightHuBERT.")
+    card = fairseq.describe(shape, "LightHuBERT", "A checkpoint of LightHuBERT.")
     return replace(card, paper=PAPER, parameters=fairseq.parameters(shape))
 
 
@@ -94,23 +94,25 @@ def _weights(checkpoint: Checkpoint) -> tuple[Mapping[str, Tensor], Sequence[str
 
 
 CONVOLUTIONS = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
+# Name, sizes, numbers that compute, what it is.
 KNOWN = [
-    ("small", PARTS["small"], "the part of 384 numbers and 6 heads that the authors name small"),
-    ("base", PARTS["base"], "the part of 640 numbers and 10 heads that the authors name base"),
-    ("stage1", (768, 12, 3072), "the whole network, distilled from HuBERT Base"),
+    ("small", PARTS["small"], 26_872_832, "the part of 384 numbers and 6 heads that the authors name small"),
+    ("base", PARTS["base"], 66_890_752, "the part of 640 numbers and 10 heads that the authors name base"),
+    ("stage1", (768, 12, 3072), 94_370_816, "the whole network, distilled from HuBERT Base"),
 ]
 
 
 def _known() -> Iterator[Card]:
-    for name, (dim, heads, inner), about in KNOWN:
+    for name, (dim, heads, inner), numbers, about in KNOWN:
         yield replace(
-            fairseq.describe(Shape(dim, 12, heads, inner, CONVOLUTIONS), "lighthubert", f"LightHuBERT: {about}."),
+            fairseq.describe(Shape(dim, 12, heads, inner, CONVOLUTIONS), "LightHuBERT", f"LightHuBERT: {about}."),
             name=f"author:lighthubert_{name}",
             source=f"https://huggingface.co/mechanicalsea/lighthubert/resolve/main/lighthubert_{name}.pt",
             license="MIT",
             paper=PAPER,
             data="LibriSpeech, 960 h",
             languages=("en",),
+            parameters=numbers,
         )
 
 

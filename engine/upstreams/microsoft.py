@@ -31,8 +31,8 @@ def _shape(checkpoint: Checkpoint) -> Shape:
 
 def _describe(checkpoint: Checkpoint) -> Card:
     shape = _shape(checkpoint)
-    family, kind = ("wavlm", "WavLM") if shape.buckets else ("unispeech-sat", "UniSpeech-SAT")
-    card = fairseq.describe(shape, family, f"A checkpoint of Microsoft in the architecture of {kind}.")
+    family = "WavLM" if shape.buckets else "UniSpeech-SAT"
+    card = fairseq.describe(shape, family, f"A checkpoint of Microsoft in the architecture of {family}.")
     return replace(card, parameters=fairseq.parameters(shape))
 
 
@@ -51,14 +51,14 @@ LIBRI, MIXED = "LibriSpeech, 960 h", "Libri-Light, GigaSpeech and VoxPopuli, 94,
 WAVLM, SAT = "Chen et al. 2022, arXiv:2110.13900", "Chen et al. 2022, arXiv:2110.05752"
 SERVER = "https://huggingface.co/s3prl/converted_ckpts/resolve/main/"  # the authors' own addresses ask for a visit
 
-# Name, architecture, numbers that compute (0 = not known), training data, what it is.
+# Name, architecture, numbers that compute, training data, what it is.
 KNOWN = [
     ("wavlm_base", BASE, 94_381_040, LIBRI, "WavLM Base"),
     ("wavlm_base_plus", BASE, 94_381_040, MIXED, "WavLM Base+"),
     ("wavlm_large", LARGE, 315_449_920, MIXED, "WavLM Large"),
     ("unispeech_sat_base", BASE, 94_370_816, LIBRI, "UniSpeech-SAT Base"),
     ("unispeech_sat_base_plus", BASE, 94_370_816, MIXED, "UniSpeech-SAT Base+"),
-    ("unispeech_sat_large", LARGE, 0, MIXED, "UniSpeech-SAT Large"),
+    ("unispeech_sat_large", LARGE, 315_431_936, MIXED, "UniSpeech-SAT Large"),
 ]
 
 
@@ -67,7 +67,7 @@ def _known() -> Iterator[Card]:
         is_wavlm = name.startswith("wavlm")
         trained = "with utterances mixed and made noisy" if is_wavlm else "to tell speakers apart as well"
         yield replace(
-            fairseq.describe(shape, "wavlm" if is_wavlm else "unispeech-sat", f"{kind}: HuBERT's training, {trained}."),
+            fairseq.describe(shape, "WavLM" if is_wavlm else "UniSpeech-SAT", f"{kind}: HuBERT's training, {trained}."),
             name=f"author:{name}",
             source=f"{SERVER}{name}.pt",
             license="MIT" if is_wavlm else "CC-BY-SA-3.0",

@@ -57,9 +57,10 @@ def _folder(name: str) -> Path:
 
 def _card(name: str, folder: Path, source: str) -> Card:
     values = _read(folder)
+    held = folder / "model.safetensors"
     return Card(
         name=name,
-        family="trained",
+        family="Trained here",
         layers=values["layers"],
         dims=tuple(values["dims"]),
         hop=values["hop"],
@@ -71,6 +72,12 @@ def _card(name: str, folder: Path, source: str) -> Card:
         attention=values["attention"],
         untrained=untrained,
         about=values["about"],
+        # Cards that were written before these were known do without.
+        paper=values.get("paper", ""),
+        data=values.get("data", ""),
+        languages=tuple(values.get("languages", ())),
+        parameters=values.get("parameters", 0),
+        bytes=held.stat().st_size if held.exists() else 0,
     )
 
 
