@@ -10,9 +10,11 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,24 @@ OTHERS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"GIF8": "a GIF picture",
-    b"RIFF": "a WAV sound",
+    b"RIFF": "a WAV sound, or a picture or film",
     b"fLaC": "a FLAC sound",
     b"OggS": "an Ogg sound",
     b"ID3": "an MP3 sound",
     b"%PDF": "a PDF document",
-    b"<!DOCTYPE": "a web page",
-    b"<!doctype": "a web page",
-    b"<html": "a web page",
-    b"version https://git-lfs": "a pointer of git-lfs that stands for the real file",
     b"\x1f\x8b": "a gzip archive",
+    b"\x89HDF": "an HDF5 file, as TensorFlow writes them",
     b"\x93NUMPY": "a NumPy array",
+    b"version https://git-lfs": "a pointer of git-lfs that stands for the real file",
+}
+# And texts, whatever their case and the space before them.
+TEXTS = {
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "an XML document",
+    b"{": "a text in JSON",
+    b"[": "a text in JSON",
+    b"#!": "a script",
 }
 
 
@@ -84,9 +93,8 @@ def read(file: Path) -> Checkpoint:
         start = handle.read(512)
     if not start:
         raise Refused(f"'{file}' is empty; a file of weights is expected.")
-    for magic, what in OTHERS.items():
-        if start.startswith(magic):
-            raise Refused(f"'{file}' is {what}; a file of weights (safetensors, or one written by torch.save) is expected.")
+    if what := _something_else(start):
+        raise Refused(f"'{file}' is {what}; a file of weights (safetensors, or one written by torch.save) is expected.")
     if file.suffix == ".safetensors" or start[8:9] == b"{":
         return Checkpoint(file, _safetensors(file), {})
     folder = converted(file)
@@ -94,6 +102,14 @@ def read(file: Path) -> Checkpoint:
         _convert(file, folder)
     facts = json.loads((folder / "facts.json").read_text("utf-8"))
     return Checkpoint(file, _safetensors(folder / "tensors.safetensors"), facts)
+
+
+def _something_else(start: bytes) -> str:
+    found = next((what for magic, what in OTHERS.items() if start.startswith(magic)), "")
+    if found or b"\0" in start:
+        return found
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((what for beginning, what in TEXTS.items() if text.startswith(beginning)), "")
 
 
 def converted(file: Path) -> Path:
@@ -131,23 +147,43 @@ def _convert(file: Path, folder: Path) -> None:
     beside.mkdir()
     command = [sys.executable, "-m", "engine.unpickle", str(file.resolve()), str(beside)]
     # Nothing of this process's environment is its business, but what Python and torch need to start.
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+    kept = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
     surroundings = {name: os.environ[name] for name in kept if name in os.environ}
+    surroundings |= {"HOME": str(beside), "TMPDIR": str(beside), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            command, cwd=HOUSE, env=surroundings, capture_output=True, text=True, timeout=READ_SECONDS, check=False
+            command,
+            cwd=HOUSE,
+            env=surroundings,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=READ_SECONDS,
+            check=False,
         )
         said = done.stdout.strip().splitlines()
         if done.returncode == 1 and said:
             raise Refused(f"'{file}' cannot be read as weights: {said[-1]}")
         if done.returncode != 0:
-            raise Refused(f"'{file}' cannot be read as weights: the process that read it ended with {done.returncode}.")
-        if not folder.exists():
-            os.replace(beside, folder)
+            raise Refused(
+                f"'{file}' cannot be read as weights: it broke the process that read it ({_end(done.returncode)})."
+            )
+        for stray in set(beside.iterdir()) - {beside / "tensors.safetensors", beside / "facts.json"}:
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+        with suppress(OSError):  # another process was quicker
+            beside.rename(folder)
     except subprocess.TimeoutExpired as error:
         raise Refused(f"'{file}' was not read within {READ_SECONDS // 60} minutes, so it was given up.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _end(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    except ValueError:
+        return f"signal {-code}"
 
 
 def fit(network: nn.Module, given: Mapping[str, Tensor], source: str, unused: tuple[str, ...] = ()) -> Fit:

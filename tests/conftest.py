@@ -1,10 +1,12 @@
 """What every test gets: a workspace of its own, and no network."""
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from readers import Readers
 
 from engine.settings import HOUSE, settings
 
@@ -34,6 +36,26 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def readers() -> Iterator[Readers]:
+    """What reads pickles quickly."""
+    readers = Readers()
+    yield readers
+    readers.close()
+
+
+@pytest.fixture(autouse=True)
+def pickles_are_read_quickly(readers: Readers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same reader behind the same limits, but it need not import torch for each file."""
+    monkeypatch.setattr("engine.weights.subprocess", readers)
+
+
+@pytest.fixture
+def own_process(pickles_are_read_quickly: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way in which a pickle is read outside of tests."""
+    monkeypatch.setattr("engine.weights.subprocess", subprocess)
 
 
 @pytest.fixture
