@@ -31,6 +31,8 @@ class Layout:
     # The weights under the network's names, all of them and only these; and the names that are left out with reason.
     weights: Callable[[Checkpoint], tuple[Mapping[str, Tensor], Sequence[str]]]
     published: tuple[Card, ...] = ()  # checkpoints to be had on the network: name, source (the address), bytes and all
+    beside: Callable[[Path], Sequence[Path]] = lambda file: ()  # other files that such a file stands on: a dictionary
+    needs: tuple[str, ...] = ()  # published checkpoints that the published ones of this layout stand on
 
 
 LAYOUTS: Registry[Layout] = Registry(Layout, "engine.upstreams")
@@ -40,8 +42,10 @@ def published(prefix: str) -> Iterator[Card]:
     """The published checkpoints of these layouts; asks only whether their files are here."""
     for layout in LAYOUTS.instances():
         if layout.prefix == prefix:
+            needed = _needed(layout)
             for card in layout.published:
-                yield replace(card, here=_place(card).exists(), open=open_checkpoint, fetch=fetch, files=_files)
+                here = all(_place(each).exists() for each in (*needed, card))
+                yield replace(card, here=here, open=open_checkpoint, fetch=fetch, files=_files)
 
 
 def find(prefix: str, place: str) -> Card:
@@ -55,12 +59,13 @@ def find(prefix: str, place: str) -> Card:
         raise Unknown(f"{prefix} checkpoint", place, [name.removeprefix(f"{prefix}:") for name in known])
     checkpoint, layout = _recognised(file, prefix)
     described = layout.describe(checkpoint)
+    files = (file, *layout.beside(file))
     facts = dict(
         name=f"{prefix}:{place}",
         open=open_checkpoint,
         untrained=untrained,
-        revision=weights.stamp(file),
-        bytes=file.stat().st_size,
+        revision=weights.stamp(*files),
+        bytes=sum(each.stat().st_size for each in files),
     )
     if card is None:
         return replace(described, source=str(file), **facts)  # type: ignore[arg-type]
@@ -112,8 +117,17 @@ def untrained(card: Card) -> Upstream:
 
 
 def fetch(card: Card, progress: Callable[[float, float], None]) -> None:
-    """Bring a published checkpoint into the workspace."""
-    download.fetch(card.source, _place(card), progress)
+    """Bring a published checkpoint into the workspace, and before it those that it stands on."""
+    layout = next(layout for layout in LAYOUTS.instances() if any(card.name == each.name for each in layout.published))
+    for each in (*_needed(layout), card):
+        download.fetch(each.source, _place(each), progress)
+
+
+def _needed(layout: Layout) -> list[Card]:
+    """The published checkpoints that those of a layout stand on."""
+    if not layout.needs:
+        return []
+    return [card for each in LAYOUTS.instances() for card in each.published if card.name in layout.needs]
 
 
 def _files(card: Card) -> list[Path]:
