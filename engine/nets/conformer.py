@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import Refused
+from engine.nets.clips import together
 from engine.nets.front import ACTIVATIONS
 from engine.upstream import Hidden
 
@@ -76,9 +76,8 @@ class Conformer(nn.Module):
             x, weights = block(x, lengths, table, attention)
             states.append(x)
             maps.append(weights)
-        padded = [pad_sequence(list(torch.split(state, lengths)), batch_first=True) for state in states]
-        frames = torch.tensor(lengths, device=x.device)
-        return Hidden(padded, frames, [_padded(each) for each in maps] if attention else None)
+        clips = list(zip(*(torch.split(state, lengths) for state in states), strict=True))
+        return together(clips, list(zip(*maps, strict=True)) if attention else None)
 
     def _table(self, frames: int, device: torch.device) -> Tensor | None:
         """What positions look like before any weight: of distances frames - 1 ... 1 - frames, or angles of each frame."""
@@ -242,12 +241,6 @@ def _rotated(clip: Tensor, angles: Tensor, heads: int) -> Tensor:
     first, second = clip.view(len(clip), heads, 2, -1).unbind(2)
     cosine, sine = angles.cos()[:, None], angles.sin()[:, None]
     return torch.stack([first * cosine - second * sine, second * cosine + first * sine], dim=2).flatten(1)
-
-
-def _padded(maps: list[Tensor]) -> Tensor:
-    """(heads, frames, frames) of each clip -> (clips, heads, frames, frames), zero where there is no frame."""
-    longest = max(each.shape[1] for each in maps)
-    return torch.stack([functional.pad(each, (0, longest - each.shape[2], 0, longest - each.shape[1])) for each in maps])
 
 
 # Names of one block in transformers -> ours.

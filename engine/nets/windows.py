@@ -25,5 +25,6 @@ def stitched(wav: Tensor, window: int, overlap: int, hop: int, encode: Callable[
         end = len(states[0]) if last else (window - overlap // 2) // hop
         pieces.append([state[first:end] for state in states])
         if last:
-            return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+            # Each layer is let go as soon as it is whole: a long sound is not held twice.
+            return [torch.cat([states.pop(0) for states in pieces]) for _ in range(len(pieces[0]))]
         begin += window - overlap
