@@ -14,6 +14,12 @@ def model(causal: bool = True, rate: int = 24_000) -> Any:
     config = EncodecConfig(**sizes, target_bandwidths=[0.6, 1.5], use_causal_conv=causal, sampling_rate=rate)
     made = EncodecModel(config).eval()
     tiny.scramble(made)
+    with torch.no_grad():
+        latents = made.encoder(0.2 * torch.randn(1, 1, 16 * 320))[0].T
+    first, *others = made.quantizer.layers
+    first.codebook.embed.copy_(latents)  # entries that are near to what they stand for
+    for layer in others:
+        layer.codebook.embed.copy_(latents.std(dim=0) * torch.randn(latents.shape))
     return made
 
 

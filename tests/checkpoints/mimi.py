@@ -15,6 +15,9 @@ def model() -> Any:
     config = MimiConfig(**sizes, **blocks, num_quantizers=4, upsample_groups=16, sliding_window=20)
     made = MimiModel(config).eval()
     tiny.scramble(made)
+    for half in (made.quantizer.semantic_residual_vector_quantizer, made.quantizer.acoustic_residual_vector_quantizer):
+        for layer in half.layers:  # entries as large as what they stand for
+            layer.codebook.embed_sum.copy_(0.3 * torch.randn(layer.codebook.embed_sum.shape))
     return made
 
 
