@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from app import forms, workbench
 from engine import corpus, upstream
@@ -51,6 +52,18 @@ def test_every_file_is_found_and_has_a_form(extended: Path) -> None:
         assert set(offered) == set(kind.model_fields)
         assert kind.__doc__
     assert forms.fields(workbench.runs()["denoising"])
+
+
+def test_the_layout_reads_a_checkpoint(extended: Path) -> None:
+    gru = torch.nn.GRU(40, 12, batch_first=True)
+    file = extended / "mine.pt"
+    torch.save({f"rnn.{name}": weight for name, weight in gru.state_dict().items()} | {"head": torch.ones(2)}, file)
+    mine = upstream.load(f"author:{file}")
+    assert mine.loaded is not None and mine.loaded.unused == ("head",)
+    with torch.inference_mode():
+        features, states = mine.encode([torch.randn(8000)]).clip(0)
+        assert states.equal(gru(features[None])[0][0])
+    assert upstream.find(f"random:author:{file}").layers == 1
 
 
 def test_the_analysis_runs(extended: Path) -> None:
