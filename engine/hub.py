@@ -126,8 +126,11 @@ def _read() -> list[Card]:
 
 
 def _card(values: dict[str, Any]) -> Card:
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in PLAIN}
-    return Card(**{**known, "taps": tuple(Tap(**tap) for tap in values.get("taps", ()))})
+    known: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in PLAIN
+    }
+    known["taps"] = tuple(Tap(**tap) for tap in values.get("taps", ()))
+    return Card(**known)
 
 
 def _write(cards: list[Card]) -> None:

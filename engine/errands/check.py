@@ -48,4 +48,5 @@ class Check(RunSpec):
             for name, value in facts.items()
             if isinstance(value, str | int) and name != "upstream"
         ]
-        return Result([*said, *({"what": "unused", "value": name} for name in unused)], facts=facts)
+        said += [{"what": "unused", "value": name} for name in unused]
+        return Result(said, facts=facts)

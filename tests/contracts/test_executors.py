@@ -49,7 +49,7 @@ def test_a_job_runs_to_its_end(executor: Executor) -> None:
 def test_a_failure_is_in_the_folder(executor: Executor) -> None:
     job, thread = begin(executor, behaviour="break")
     end(executor, job, thread)
-    assert job.status().state is State.FAILED and "Traceback" in job.log()
+    assert job.status().state is State.FAILED and "Traceback" in (job.folder / "traceback.txt").read_text()
 
 
 def test_a_stop_is_obeyed(executor: Executor) -> None:
