@@ -74,7 +74,7 @@ def describe(checkpoint: Checkpoint) -> Card:
 def _card(name: str, found: Shape, **known: object) -> Card:
     return Card(
         name=name,
-        family="pase",
+        family="PASE+",
         layers=1,
         dims=(found.channels[-1], found.width),
         hop=HOP,
