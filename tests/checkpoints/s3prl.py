@@ -14,7 +14,7 @@ from checkpoints import Maker
 
 MEL = {"target_level": -25, "win_ms": 25, "hop_ms": 10, "n_freq": 201, "n_mels": 20, "n_mfcc": 13}
 FEATURE = {"feat_type": "mel", "channel": 0, "log": True, "delta": 0, "cmvn": True}
-LOG_MEL = {**MEL, "input": FEATURE, "target": {**FEATURE, "feat_type": "linear", "channel": 1}}
+LOG_MEL: dict[str, Any] = {**MEL, "input": FEATURE, "target": {**FEATURE, "feat_type": "linear", "channel": 1}}
 FBANK = {"num_mel_bins": 12, "frame_length": 25.0, "frame_shift": 10.0, "use_log_fbank": True}
 MFCC = {"num_ceps": 13, "frame_length": 25.0, "frame_shift": 10.0}
 KALDI = {
@@ -254,6 +254,7 @@ EVERY: dict[str, Maker] = {
     "spec-augment": lambda folder: transformer(
         folder, audio=LOG_MEL, inputs=20, task=SPEC_AUGMENT, pre_layer_norm=True, hidden_act="relu", layer_norm_eps=1e-5
     ),
+    "loudness": lambda folder: transformer(folder, audio={**LOG_MEL, "input": {**FEATURE, "cmvn": False}}, inputs=20),
     "cepstra": lambda folder: transformer(folder, audio=CEPSTRA, inputs=26, hidden_act="swish"),
     "apc": apc,
     "vq-apc": lambda folder: apc(folder, vq=VQ, audio={**AUDIO, "cmvn": False}),

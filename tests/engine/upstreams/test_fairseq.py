@@ -15,7 +15,8 @@ from fairseq_weights import GOLDEN, compare, held, save, telling, wave
 from engine import upstream
 from engine.checkpoint import recognise
 from engine.errors import Refused
-from engine.nets.fairseq import parameters
+from engine.nets.fairseq import parameters, read_shape
+from engine.nets.front import ACTIVATIONS
 from engine.upstreams.fairseq import AUTHOR, KNOWN, Known
 
 
@@ -109,6 +110,14 @@ def test_what_cannot_be_read_is_refused_with_a_sentence(settings: dict[str, Any]
     content["cfg"]["model"].update(settings)
     with pytest.raises(Refused, match=said):
         AUTHOR.describe(held(content))
+
+
+@pytest.mark.parametrize("name", ["gelu_fast", "gelu_accurate"])
+def test_fairseqs_other_names_of_gelu_mean_the_one_with_a_hyperbolic_tangent(name: str) -> None:
+    x = torch.linspace(-4, 4, 81)
+    expected = 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    shape = read_shape({"activation_fn": name}, {}, "A file", normalise=False)
+    torch.testing.assert_close(ACTIVATIONS[shape.activation](x), expected, atol=1e-6, rtol=0)
 
 
 def test_a_block_too_few_is_named(tmp_path: Path) -> None:

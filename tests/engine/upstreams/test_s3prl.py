@@ -57,7 +57,7 @@ def make(tmp_path: Path) -> Callable[[str], Upstream]:
 def as_s3prl_lists(kind: str, model: Upstream, wave: Tensor) -> list[tuple[int, Tensor]]:
     """Places in S3PRL's list of states, and what stands there."""
     states = model.encode([wave]).clip(0)
-    if kind in {"mockingjay", "tera", "audio-albert", "cepstra"}:
+    if kind in {"mockingjay", "tera", "audio-albert", "loudness", "cepstra"}:
         return list(enumerate(states))
     if kind == "spec-augment":  # S3PRL shows each state after a norm
         held = weights.read(Path(model.card.source)).under("Transformer.encoder.LayerNorm.")
@@ -77,7 +77,22 @@ def as_s3prl_lists(kind: str, model: Upstream, wave: Tensor) -> list[tuple[int, 
 def test_states_and_codes_are_those_of_s3prl(kind: str, samples: int, make: Callable[[str], Upstream]) -> None:
     model = make(kind)
     recorded = GOLDEN[kind][str(samples)]
-    listed = as_s3prl_lists(kind, model, sound(samples))
+    compare(kind, as_s3prl_lists(kind, model, sound(samples)), recorded)
+    if "codes" in recorded:
+        (codes,) = model.tap([sound(samples)], "codes")["codes"]
+        assert codes[::10].tolist() == recorded["codes"]
+
+
+@torch.inference_mode()
+def test_silence_lies_where_s3prl_puts_it(make: Callable[[str], Upstream]) -> None:
+    model = make("loudness")
+    wave = sound(9_000)
+    wave[3_000:6_000] = 0
+    compare("loudness", as_s3prl_lists("loudness", model, wave), GOLDEN["loudness"]["9000, a third of it silent"])
+
+
+def compare(kind: str, listed: list[tuple[int, Tensor]], recorded: dict[str, Any]) -> None:
+    """States, by their places in S3PRL's list, are those that were recorded."""
     assert len(listed) == len(recorded["states"]) - (2 if kind.startswith("distiller") else 0)
     for place, state in listed:
         expected = recorded["states"][place]
@@ -87,9 +102,16 @@ def test_states_and_codes_are_those_of_s3prl(kind: str, samples: int, make: Call
         found = torch.stack([state.double().mean(), state.double().std(), *values]).double()
         known = torch.tensor([expected["mean"], expected["std"], *expected["values"]], dtype=torch.float64)
         assert (found - known).abs().max() <= 1e-5 * expected["std"]
-    if "codes" in recorded:
-        (codes,) = model.tap([sound(samples)], "codes")["codes"]
-        assert codes[::10].tolist() == recorded["codes"]
+
+
+@pytest.mark.parametrize("kind", ["npc", "npc-last"])
+def test_an_untrained_npc_hides_the_same_frames(kind: str, make: Callable[[str], Upstream]) -> None:
+    model = make(kind)
+    assert model.card.untrained is not None
+    fresh = model.card.untrained(model.card).state_dict()
+    masks = {name: tensor for name, tensor in model.state_dict().items() if name.endswith(".seen")}
+    assert masks
+    assert all(torch.equal(fresh[name], mask) for name, mask in masks.items())
 
 
 @torch.inference_mode()
