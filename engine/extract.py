@@ -4,7 +4,6 @@ Clips are sorted by length and batched by total sound, decoded ahead on threads,
 written as they come; a batch that does not fit into memory is halved. The rows end up in the order of the corpus.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +27,12 @@ from engine import audio, rowstore
 from engine.corpus import Utterance
 from engine.corpus import find as find_corpus
 from engine.errors import Refused, Unavailable
+from engine.precision import Precision, autocast, check
 from engine.rows import INDEX, TIERS, Rows, Segments, Unit, layer_file, pool, segments
 from engine.rowstore import LayerWriter
 from engine.run import Context, write_text
 from engine.upstream import SAMPLE_RATE, Upstream, load
 from engine.upstream import find as find_upstream
-
-Precision = Literal["float32", "bfloat16"]
 
 VERSION = 1  # of everything that decides the numbers in a folder of rows; a change makes every key new
 BUDGET_SECONDS = {"cpu": 60.0, "cuda": 600.0}  # sound in a batch, padding included
@@ -85,6 +83,8 @@ def rows(
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
     folder = rowstore.folder(key)
     if not folder.exists():
+        if slow := check(precision, ctx.device):
+            ctx.note(slow)
         rowstore.sweep()
         with rowstore.lock(key, ctx.check):
             if not folder.exists():
@@ -162,7 +162,8 @@ class _Pass:
         done = 0.0
         plan = deque([by_id[id(item)] for item in batch] for batch in batches(self.utterances, budget))
         reading: deque[tuple[list[_Clip], list[Future[Tensor]]]] = deque()
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads, torch.inference_mode(), self._autocast():
+        products = autocast(self.facts["precision"], self.ctx.device)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads, torch.inference_mode(), products:
             try:
                 while plan or reading:
                     while plan and len(reading) <= AHEAD:
@@ -174,11 +175,6 @@ class _Pass:
                     self.ctx.progress(done, total, "reading and encoding")
             finally:
                 threads.shutdown(cancel_futures=True)
-
-    def _autocast(self) -> "contextlib.AbstractContextManager[Any]":
-        if self.facts["precision"] == "bfloat16":
-            return torch.autocast(self.ctx.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def _encode(self, batch: list[_Clip], wavs: list[Tensor], folder: Path) -> None:
         """Encode a batch and write its rows; in two halves when it does not fit into memory."""

@@ -135,7 +135,7 @@ class Task(Training):
 
     def _means(self, card: Card, examples: "Examples", ctx: Context) -> Sequence[Tensor]:
         """The mean over frames of every layer: (layers, 1, dim) for each utterance, computed once and kept on disk."""
-        rows = extract.rows(self.upstream, self.corpus, ctx, unit="utterance")
+        rows = extract.rows(self.upstream, self.corpus, ctx, unit="utterance", precision=self.precision)
         layers = self._layers(card)
         found = torch.stack([torch.from_numpy(rows.layer(i)[:, : card.dims[i]].copy()) for i in layers], 1)
         place = {str(name): i for i, name in enumerate(rows.index["utterance"])}

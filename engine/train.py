@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.errors import Cancelled, Interrupted, Refused
+from engine.precision import Precision, check
 from engine.run import Context, RunSpec, Value
 
 KEPT = 2  # checkpoints of a run that stay on disk
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +141,8 @@ def fit(
     computes comes from torch's, numpy's or Python's global generators, whose states are part of every checkpoint.
     `watch` names the validation number whose best weights are kept.
     """
+    if slow := check(plan.precision, ctx.device):
+        ctx.note(slow)
     accelerator = _accelerator(plan.precision, ctx.device)
     module.to(ctx.device).train()
     optimizer = torch.optim.AdamW(_groups(module, plan.decay), lr=plan.rate)
@@ -258,8 +259,6 @@ def _accelerator(precision: Precision, device: torch.device) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState
 
-    if precision == "float16" and device.type == "cpu":
-        raise Refused("float16 training needs a GPU. Choose float32 or bfloat16.")
     # Accelerate remembers the precision and device of the first training of a process; each of ours chooses its own.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()

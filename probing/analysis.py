@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine import corpus, extract, upstream
 from engine.errors import Refused
+from engine.precision import Precision
 from engine.rows import Rows, Unit
 from engine.run import Context, Figure, Result, RunSpec, Value
 
@@ -44,6 +45,11 @@ class Analysis(RunSpec):
         description="Frames drawn from each clip; 0 for all of them.",
         json_schema_extra={"when": {"unit": "frame"}, "advanced": True},
     )
+    precision: Precision = Field(
+        "float32",
+        description="Number format of the upstream's matrix products; how much a lower one changes each layer is recorded.",
+        json_schema_extra={"advanced": True},
+    )
 
     def needs(self) -> list[str]:
         """Why this cannot run, as far as it can be known without reading sound or weights."""
@@ -73,6 +79,7 @@ class Analysis(RunSpec):
             unit=self.unit,
             per_clip=self.per_clip if self.unit == "frame" else 0,
             seed=self.seed,
+            precision=self.precision,
         )
 
     def table(self, rows: Rows, ctx: Context) -> list[dict[str, Value]]:

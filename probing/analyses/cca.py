@@ -118,7 +118,9 @@ class Cca(Analysis):
 
     def _frames(self, ctx: Context) -> Rows:
         # Every frame of the features: those nearest in time to the frames drawn from the layers are picked from them.
-        return extract.rows(self.against, self.corpus, ctx, unit="frame", per_clip=0, seed=self.seed)
+        return extract.rows(
+            self.against, self.corpus, ctx, unit="frame", per_clip=0, seed=self.seed, precision=self.precision
+        )
 
 
 VARIANTS = {

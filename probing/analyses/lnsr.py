@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from engine import audio, corpus, upstream
 from engine.errors import Refused
+from engine.precision import Precision
 from engine.rows import Rows, Unit
 from engine.run import Context, Figure, Result, Value
 from engine.upstream import Upstream
@@ -30,6 +31,7 @@ class Lnsr(Analysis):
 
     unit: ClassVar[Unit] = "utterance"  # type: ignore[misc]  # no field: the probe reads whole utterances
     per_clip: ClassVar[int] = 0  # type: ignore[misc]
+    precision: ClassVar[Precision] = "float32"  # type: ignore[misc]  # a small change of the sound must not be rounded away
     label: str = Field(
         "digit",
         description="What the attacked probe reads; a label of whole utterances.",

@@ -290,6 +290,18 @@ def test_bfloat16_says_what_it_changed(made: str, tmp_path: Path, ctx: Context) 
         assert np.linalg.norm(low.layer(layer) - exact.layer(layer)) < 2e-2 * np.linalg.norm(exact.layer(layer))
 
 
+def test_a_format_that_the_machine_lacks_is_refused_or_said(
+    made: str, ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refused, match="float16 needs a GPU"):
+        extract.rows("fbank", made, ctx, unit="utterance", precision="float16")
+    said: list[str] = []
+    monkeypatch.setattr(ctx, "note", said.append)
+    monkeypatch.setattr("engine.precision._knows_bfloat16", lambda: False)
+    extract.rows("fbank", made, ctx, unit="utterance", precision="bfloat16")
+    assert said == ["This processor has no products of bfloat16: float32 would be faster here, and exact."]
+
+
 def test_memory_does_not_grow_with_the_corpus(
     workspace: Path, tmp_path: Path, ctx: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
