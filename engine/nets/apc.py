@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from engine.errors import Refused
 from engine.nets.quantizer import LinearQuantizer
 from engine.nets.spectra import Framing, Kaldi, normalise
-from engine.upstream import Card, Hidden, Tap, Upstream
+from engine.upstream import Card, Hidden, Upstream
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,6 @@ class Shape:
     def dims(self) -> tuple[int, ...]:
         """Of each state."""
         return (self.mels, *(self.dim,) * self.layers)
-
-    @property
-    def taps(self) -> tuple[Tap, ...]:
-        """The codes, where there is a quantizer."""
-        if not self.widths:
-            return ()
-        return (Tap("codes", len(self.widths), self.framing.hop, codes=True, entries=max(self.entries)),)
 
 
 class APC(Upstream):

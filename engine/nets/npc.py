@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.errors import Refused
 from engine.nets.quantizer import LinearQuantizer
 from engine.nets.spectra import Framing, Kaldi, normalise
-from engine.upstream import Card, Hidden, Tap, Upstream
+from engine.upstream import Card, Hidden, Upstream
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -50,13 +50,6 @@ class Shape:
         """Of each state."""
         masked = self.blocks if self.every_block else 1
         return (self.mels, *(self.dim,) * (self.blocks + masked), self.bottleneck or self.dim)
-
-    @property
-    def taps(self) -> tuple[Tap, ...]:
-        """The codes, where there is a quantizer."""
-        if not self.widths:
-            return ()
-        return (Tap("codes", len(self.widths), self.framing.hop, codes=True, entries=max(self.entries)),)
 
 
 class NPC(Upstream):

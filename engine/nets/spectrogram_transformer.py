@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import Refused
-from engine.nets.clips import together
 from engine.nets.describing import describing
 from engine.nets.prenorm import Block
 from engine.nets.spectra import Framing, Kaldi
-from engine.nets.windows import stitched
+from engine.nets.windows import windowed
 from engine.upstream import SAMPLE_RATE, Card, Hidden, Upstream
 from engine.weights import renamed
 
@@ -170,24 +169,9 @@ class SpectrogramTransformer(Upstream):
         return -(-FRAMING.frames(samples) // self.shape.strides[1])
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
-        shape = self.shape
-        clips, maps = [], []
-        for wav in wavs:
-            wav = wav.to(self.device, torch.float32)
-            if not attention:
-                clips.append(
-                    stitched(wav, shape.window, shape.overlap, shape.hop, lambda part: self._window(part, False)[0])
-                )
-                continue
-            if wav.numel() > shape.window:
-                raise Refused(
-                    f"Attention maps of {self.card.name} are given for clips of up to {self.card.window:.1f} seconds; "
-                    f"this one has {wav.numel() / SAMPLE_RATE:.1f}."
-                )
-            states, seen = self._window(wav, True)
-            clips.append(states)
-            maps.append(seen)
-        return together(clips, maps if attention else None)
+        sizes = self.shape.window, self.shape.overlap, self.shape.hop
+        wavs = [wav.to(self.device, torch.float32) for wav in wavs]
+        return windowed(self.card, wavs, *sizes, self._window, attention)
 
     def spectrogram(self, wav: Tensor) -> Tensor:
         """(samples,) of at most one window -> (spectral frames of the window, mels), normalised after it was padded."""

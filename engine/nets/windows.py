@@ -1,9 +1,35 @@
 """Clips that are longer than a model hears at once: overlapping windows, put together again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+
+from engine.errors import Refused
+from engine.nets.clips import together
+from engine.upstream import SAMPLE_RATE, Card, Hidden
+
+Encode = Callable[[Tensor, bool], tuple[list[Tensor], list[Tensor]]]  # a window -> its states, and its maps if asked for
+
+
+def windowed(
+    card: Card, wavs: Iterable[Tensor], window: int, overlap: int, hop: int, encode: Encode, attention: bool
+) -> Hidden:
+    """Each clip by itself, stitched where it is longer than a window; attention maps are of one window."""
+    clips, maps = [], []
+    for wav in wavs:
+        if not attention:
+            clips.append(stitched(wav, window, overlap, hop, lambda part: encode(part, False)[0]))
+            continue
+        if wav.numel() > window:
+            raise Refused(
+                f"Attention maps of {card.name} are given for clips of up to {window / SAMPLE_RATE:.1f} seconds; "
+                f"this one has {wav.numel() / SAMPLE_RATE:.1f}."
+            )
+        states, seen = encode(wav, True)
+        clips.append(states)
+        maps.append(seen)
+    return together(clips, maps if attention else None)
 
 
 def stitched(wav: Tensor, window: int, overlap: int, hop: int, encode: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:

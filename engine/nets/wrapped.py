@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import AuscultError, Refused
-from engine.nets.clips import together
-from engine.nets.windows import stitched
+from engine.nets.windows import windowed
 from engine.upstream import SAMPLE_RATE, Card, Hidden, Upstream
 from engine.weights import renamed
 
@@ -52,25 +51,16 @@ class Wrapped(Upstream):
         window, overlap = (
             round(seconds * SAMPLE_RATE / self.card.hop / 2) * 2 * self.card.hop for seconds in (WINDOW, OVERLAP)
         )
-        clips, maps = [], []
-        for wav in (wav.to(self.device) for wav in wavs):
-            if attention and wav.numel() > window:
-                raise Refused(
-                    f"{self.card.name} hears {WINDOW:.0f} s at once; attention maps are to be had of shorter clips."
-                )
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.card.differentiable):
-                if attention:
-                    states, seen = self._mapped(wav)
-                    maps.append(seen)
-                else:
-                    states = stitched(wav, window, overlap, self.card.hop, self._states)
-            clips.append(states)
-        return together(clips, maps if attention else None)
+        wavs = [wav.to(self.device) for wav in wavs]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.card.differentiable):
+            return windowed(self.card, wavs, window, overlap, self.card.hop, self._window, attention)
 
-    def _states(self, wav: Tensor) -> list[Tensor]:
+    def _window(self, wav: Tensor, attention: bool) -> tuple[list[Tensor], list[Tensor]]:
+        if attention:
+            return self._mapped(wav)
         with watched(blocks(self.model, self.card.layers)) as seen:
             self.model(self.extract(wav))
-        return seen
+        return seen, []
 
     def _mapped(self, wav: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         usual = self.model.config._attn_implementation

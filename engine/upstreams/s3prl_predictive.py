@@ -12,9 +12,9 @@ from torch import Tensor
 
 from engine.checkpoint import Layout
 from engine.errors import Refused
-from engine.nets import apc, npc
+from engine.nets import apc, npc, quantizer
 from engine.nets.spectra import Framing
-from engine.upstream import SAMPLE_RATE, Card, Tap
+from engine.upstream import SAMPLE_RATE, Card
 from engine.weights import Checkpoint, renamed
 
 NAMES = [
@@ -53,12 +53,12 @@ def recognises_npc(checkpoint: Checkpoint) -> bool:
 
 def describe_apc(checkpoint: Checkpoint) -> Card:
     shape = read_apc(checkpoint)
-    return _card("VQ-APC" if shape.widths else "APC", shape.dims, shape.framing, shape.taps, checkpoint)
+    return _card("VQ-APC" if shape.widths else "APC", shape.dims, shape.framing, shape.entries, checkpoint)
 
 
 def describe_npc(checkpoint: Checkpoint) -> Card:
     shape = read_npc(checkpoint)
-    return _card("NPC", shape.dims, shape.framing, shape.taps, checkpoint)
+    return _card("NPC", shape.dims, shape.framing, shape.entries, checkpoint)
 
 
 def build_apc(card: Card, checkpoint: Checkpoint) -> apc.APC:
@@ -81,7 +81,7 @@ def read_apc(checkpoint: Checkpoint) -> apc.Shape:
     """The architecture that the file's configuration describes."""
     try:
         sizes, audio = _config(checkpoint)
-        quantizer = sizes.get("vq") or {}
+        codebooks = sizes.get("vq") or {}
         return apc.Shape(
             mels=int(audio["feat_dim"]),
             dim=int(sizes["hidden_size"]),
@@ -89,8 +89,8 @@ def read_apc(checkpoint: Checkpoint) -> apc.Shape:
             framing=_framing(audio, checkpoint),
             residual=bool(sizes["residual"]),
             normalised=bool(audio.get("cmvn", True)),
-            widths=tuple(quantizer.get("code_dim", ())),
-            entries=tuple(quantizer.get("codebook_size", ())),
+            widths=tuple(codebooks.get("code_dim", ())),
+            entries=tuple(codebooks.get("codebook_size", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"The configuration in '{checkpoint.file}' does not describe an APC ({error!r}).") from error
@@ -100,7 +100,7 @@ def read_npc(checkpoint: Checkpoint) -> npc.Shape:
     """The architecture that the file's configuration describes."""
     try:
         sizes, audio = _config(checkpoint)
-        quantizer = sizes.get("vq") or {}
+        codebooks = sizes.get("vq") or {}
         return npc.Shape(
             mels=int(audio["feat_dim"]),
             dim=int(sizes["hidden_size"]),
@@ -114,8 +114,8 @@ def read_npc(checkpoint: Checkpoint) -> npc.Shape:
             every_block=not sizes.get("disable_cross_layer", False),
             bottleneck=int(sizes.get("dim_bottleneck") or 0),
             normalised=bool(audio.get("cmvn", True)),
-            widths=tuple(quantizer.get("code_dim", ())),
-            entries=tuple(quantizer.get("codebook_size", ())),
+            widths=tuple(codebooks.get("code_dim", ())),
+            entries=tuple(codebooks.get("codebook_size", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Refused(f"The configuration in '{checkpoint.file}' does not describe an NPC ({error!r}).") from error
@@ -144,7 +144,7 @@ def _framing(audio: dict[str, Any], checkpoint: Checkpoint) -> Framing:
 
 
 def _card(
-    family: str, dims: tuple[int, ...], framing: Framing, taps: tuple[Tap, ...], checkpoint: Checkpoint | None = None
+    family: str, dims: tuple[int, ...], framing: Framing, entries: Sequence[int], checkpoint: Checkpoint | None = None
 ) -> Card:
     learnt = weights(checkpoint)[0] if checkpoint else {}
     return Card(
@@ -154,7 +154,7 @@ def _card(
         dims=dims,
         hop=framing.hop,
         shortest=framing.shortest,
-        taps=taps,
+        taps=quantizer.taps(entries, framing.hop),
         about=ABOUT[family],
         paper=PAPERS[family],
         parameters=sum(tensor.numel() for name, tensor in learnt.items() if not name.endswith(NOT_LEARNT)),
@@ -163,10 +163,10 @@ def _card(
 
 def _published(family: str, hours: int, parameters: int, name: str = "") -> Card:
     """A checkpoint trained on LibriSpeech, under S3PRL's name for it."""
-    codes = {"APC": (), "VQ-APC": (Tap("codes", 1, 160, True, 512),), "NPC": (Tap("codes", 4, 160, True, 64),)}
+    entries = {"APC": (), "VQ-APC": (512,), "NPC": (64,) * 4}
     own = f"{family.lower().replace('-', '_')}_{hours}hr"
     return replace(
-        _card(family, (80, *(512,) * (9 if family == "NPC" else 3)), Framing(shape="hamming"), codes[family]),
+        _card(family, (80, *(512,) * (9 if family == "NPC" else 3)), Framing(shape="hamming"), entries[family]),
         name=f"s3prl:{name or own}",
         source=f"https://huggingface.co/leo19941227/apc_series/resolve/main/{own}.ckpt",
         data=f"LibriSpeech, {hours} h",

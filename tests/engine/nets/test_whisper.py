@@ -72,7 +72,7 @@ def test_maps_are_those_of_transformers_divided_anew_among_the_frames_of_the_cli
     for seen, expected in zip(maps, out.attentions, strict=True):
         own = expected[0, :, :22, :22]
         torch.testing.assert_close(seen[0], own / own.sum(dim=-1, keepdim=True), atol=1e-6, rtol=1e-4)
-    with pytest.raises(Refused, match="up to 1 seconds; this one has 1.2"):
+    with pytest.raises(Refused, match="up to 1.0 seconds; this one has 1.2"):
         ours.encode([wave(20_000)], attention=True)
 
 
