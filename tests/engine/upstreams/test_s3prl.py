@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from engine import checkpoint, unpickle, upstream, weights
 from engine.errors import Refused
-from engine.nets import apc, frame_transformer, npc, wav2vec2
+from engine.nets import apc, frame_transformer, npc, quantizer, wav2vec2
 from engine.nets.frame_transformer import Feature, FrameTransformer
 from engine.nets.spectra import Framing
 from engine.upstream import Card, Upstream
