@@ -18,12 +18,12 @@ SIZES = dict(
 )
 
 
-def model(fused: bool = False, text: bool = True) -> Any:
-    """A tiny CLAP of transformers, with its text half or without."""
+def model(fused: bool = False, text: bool = True, patch_norm: bool = True) -> Any:
+    """A tiny CLAP of transformers, with its text half or without, with a norm of its patches or without."""
     from transformers import ClapAudioConfig, ClapAudioModel, ClapConfig, ClapModel
 
     torch.manual_seed(0)
-    audio = dict(SIZES, enable_fusion=fused, fusion_type="aff_2d" if fused else None)
+    audio = dict(SIZES, enable_fusion=fused, fusion_type="aff_2d" if fused else None, enable_patch_layer_norm=patch_norm)
     if text:
         words = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=8)
         made = ClapModel(ClapConfig(audio_config=audio, text_config=words, projection_dim=8)).eval()
@@ -41,9 +41,9 @@ def extractor(fused: bool = False) -> Any:
     return ClapFeatureExtractor(feature_size=16, max_length_s=2, truncation=truncation, frequency_min=50)
 
 
-def save(folder: Path, fused: bool = False, text: bool = True) -> str:
+def save(folder: Path, fused: bool = False, text: bool = True, patch_norm: bool = True) -> str:
     """Both in a folder."""
-    model(fused, text).save_pretrained(folder)
+    model(fused, text, patch_norm).save_pretrained(folder)
     extractor(fused).save_pretrained(folder)
     return f"hf:{folder}"
 

@@ -6,11 +6,12 @@ import torch
 
 
 def model(causal: bool = True, rate: int = 24_000) -> Any:
-    """A tiny EnCodec of transformers."""
+    """A tiny EnCodec of transformers; where it looks ahead it has two residual blocks before each step down."""
     from transformers import EncodecConfig, EncodecModel
 
     torch.manual_seed(0)
     sizes = dict(num_filters=4, hidden_size=8, upsampling_ratios=[8, 5, 4, 2], codebook_size=16, num_lstm_layers=2)
+    sizes["num_residual_layers"] = 1 if causal else 2
     config = EncodecConfig(**sizes, target_bandwidths=[0.6, 1.5], use_causal_conv=causal, sampling_rate=rate)
     made = EncodecModel(config).eval()
     tiny.scramble(made)

@@ -17,7 +17,9 @@ def model() -> Any:
     tiny.scramble(made)
     for half in (made.quantizer.semantic_residual_vector_quantizer, made.quantizer.acoustic_residual_vector_quantizer):
         for layer in half.layers:  # entries as large as what they stand for
-            layer.codebook.embed_sum.copy_(0.3 * torch.randn(layer.codebook.embed_sum.shape))
+            layer.codebook.cluster_usage.copy_(0.2 + torch.rand(layer.codebook.cluster_usage.shape))
+            entries = 0.3 * torch.randn(layer.codebook.embed_sum.shape)
+            layer.codebook.embed_sum.copy_(entries * layer.codebook.cluster_usage[:, None])
     return made
 
 

@@ -34,13 +34,13 @@ def heard(model: Any, sound: Tensor, fused: bool) -> tuple[Tensor, list[Tensor]]
     return given["input_features"][0, 0], seen
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("fused", "patch_norm"), [(False, True), (True, True), (True, False)])
 @torch.inference_mode()
-def test_front_end_and_states_are_those_of_transformers(fused: bool, tmp_path: Path) -> None:
-    ours = upstream.load(tiny_clap.save(tmp_path, fused))
+def test_front_end_and_states_are_those_of_transformers(fused: bool, patch_norm: bool, tmp_path: Path) -> None:
+    ours = upstream.load(tiny_clap.save(tmp_path, fused, patch_norm=patch_norm))
     assert isinstance(ours, Clap)
     assert ours.card.hop == 1500 and ours.card.sample_rate == 48_000 and ours.card.window == 2
-    model = tiny_clap.model(fused).audio_model
+    model = tiny_clap.model(fused, patch_norm=patch_norm).audio_model
     for samples in LENGTHS:
         sound = ours.resampling(wave(samples))
         assert len(sound) == 3 * samples

@@ -51,6 +51,16 @@ def test_front_end_and_states_are_those_of_transformers(mels: int, tmp_path: Pat
         torch.testing.assert_close(last, out.last_hidden_state[0, :frames], atol=2e-5, rtol=1e-5)
 
 
+def test_positions_of_a_new_one_are_those_of_transformers(tmp_path: Path) -> None:
+    from transformers.models.whisper.modeling_whisper import sinusoids
+
+    card = upstream.find(tiny_whisper.save(tmp_path))
+    assert card.untrained is not None
+    network = card.untrained(card)
+    assert isinstance(network, Whisper)
+    torch.testing.assert_close(network.positions.detach(), sinusoids(50, 16))
+
+
 @torch.inference_mode()
 def test_thirty_seconds_are_heard_at_once(tmp_path: Path) -> None:
     ours = upstream.load(tiny_whisper.save(tmp_path, seconds=30))

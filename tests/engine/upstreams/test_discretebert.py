@@ -24,6 +24,16 @@ def test_states_are_those_of_the_authors_networks(layout: str, tmp_path: Path) -
 
 
 @torch.inference_mode()
+def test_words_are_multiplied_where_the_settings_say_so(tmp_path: Path) -> None:
+    name = discretebert.save(tmp_path, "fairseq")
+    held = torch.load(tmp_path / "bert.pt", weights_only=False)
+    held["args"].no_scale_embedding = False
+    held["model"]["encoder.sentence_encoder.embed_tokens.weight"] /= discretebert.DIM**0.5
+    torch.save(held, tmp_path / "bert.pt")
+    golden.check(upstream.load(name).encode([golden.sound(5_000)]).clip(0), GOLDEN, "one window")
+
+
+@torch.inference_mode()
 def test_codes_are_those_of_the_whole_clip_and_windows_are_sentences(tmp_path: Path) -> None:
     model = upstream.load(discretebert.save(tmp_path, "fairseq"))
     clip = golden.sound(16_000)  # 98 frames, of which 38 are heard at once

@@ -37,6 +37,14 @@ def test_positions_that_are_not_narrowed_are_refused() -> None:
         lighthubert.LAYOUT.describe(held(made.content(settings)))
 
 
+def test_a_front_end_of_which_nothing_is_said_normalises_after_every_convolution() -> None:
+    content = made.content({**made.SETTINGS, "_name": "student_hubert", "encoder_layers": 1})
+    del content["cfg"]["model"]["extractor_mode"]
+    checkpoint = held(content)
+    network = lighthubert.LAYOUT.build(lighthubert.LAYOUT.describe(checkpoint), checkpoint)
+    assert "front.6.norm.weight" in network.state_dict()
+
+
 @torch.inference_mode()
 def test_the_waveform_is_always_normalised(tmp_path: Path) -> None:
     model = upstream.load(made.tiny(tmp_path))
