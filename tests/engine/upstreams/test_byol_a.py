@@ -21,6 +21,14 @@ def test_states_are_those_of_the_authors_network(maker: str, tmp_path: Path) -> 
 
 
 @torch.inference_mode()
+def test_silence_lies_where_the_authors_put_it(tmp_path: Path) -> None:
+    clip = golden.sound(16_000)
+    clip[4_000:12_000] = 0
+    states = upstream.load(byol_a.MAKE["plain"](tmp_path)).encode([clip]).clip(0)
+    golden.check(states, GOLDEN, "one second, half of it silent")
+
+
+@torch.inference_mode()
 def test_mean_and_maximum_over_time_are_the_vector_of_a_clip(tmp_path: Path) -> None:
     states = upstream.load(byol_a.MAKE["plain"](tmp_path)).encode([golden.sound(16_000)]).clip(0)
     golden.check([(states[-1].mean(dim=0) + states[-1].amax(dim=0))[None]], GOLDEN, "clip vector")
