@@ -103,11 +103,12 @@ def test_shapes_are_those_of_the_card_and_lengths_are_exact(model: Upstream) -> 
 
 
 def test_gradients_reach_the_sound_and_every_state(model: Upstream) -> None:
-    clip = waves(8_000)[0].requires_grad_()
+    shortest = model.card.shortest
+    clip = waves(max(4_000, shortest))[0].requires_grad_()
     if not model.card.differentiable:
         assert not any(state.requires_grad for state in model.encode([clip]).states)
         return
-    for state in model.encode([clip, *waves(4_000)]).states:
+    for state in model.encode([clip, *waves(max(3_000, shortest))]).states:
         (gradient,) = torch.autograd.grad(state[0].square().sum(), clip, retain_graph=True)
         assert torch.isfinite(gradient).all()
         assert gradient.abs().sum() > 0
@@ -152,7 +153,8 @@ def test_nothing_stays_behind_after_an_error(model: Upstream, monkeypatch: pytes
     expected = model.encode(waves(6_000)).states[-1].detach()
     watch.remove()
     before = hooks(model)
-    last = ran[-2:][0]  # before the upstream itself, where anything is
+    parts = set(model.modules())
+    last = [part for part in ran if part in parts][-2:][0]  # before the upstream itself, where anything is
     with monkeypatch.context() as broken:
 
         def fail(*given: object, **named: object) -> None:
