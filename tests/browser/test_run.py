@@ -10,7 +10,7 @@ from engine.settings import HOUSE
 
 PATIENCE = 90_000  # milliseconds that a busy machine may need for one step
 
-# A run that is small enough to be watched: a probe for phones on a few spoken digits.
+# A run that is small enough to be watched: a probe for words on a few spoken digits.
 CORPUS = "spoken:digits?voices=6&takes=1"
 
 # The figures follow when the browser goes dark: their titles are light.
@@ -39,8 +39,8 @@ def test_from_form_to_result(page: Any, shots: Path) -> None:
     open_run(page, "run=linear_probe")
     choose(page, "upstream", "mockingjay-small")
     choose(page, "corpus", CORPUS)
-    choose(page, "unit", "phone")
-    choose(page, "label", "phone")
+    choose(page, "unit", "word")
+    choose(page, "label", "word")
     page.wait_for_function("() => document.querySelector('#run-command').textContent.includes('voices=6')")
     no_overlap(page, "#page-run .au-field, #run-notice, #run-add, #run-command, #run-yaml")
     page.screenshot(path=shots / "run.png")
