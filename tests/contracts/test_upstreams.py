@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engine import upstream
 from engine.errors import Refused, Unknown
 from engine.settings import settings
-from engine.upstream import Upstream
+from engine.upstream import SAMPLE_RATE, Upstream
 
 
 def built_in() -> list[str]:
@@ -236,6 +236,16 @@ def test_bfloat16_is_near(model: Upstream) -> None:
             # Few numbers are summed up here, so the roundings of processors without such products differ; the bench
             # measures under 2e-2 at the size of real models.
             assert torch.linalg.norm(state - expected) <= 4e-2 * torch.linalg.norm(expected)
+
+
+@torch.inference_mode()
+def test_a_clip_longer_than_a_window_has_every_frame_whatever_shares_its_batch(model: Upstream) -> None:
+    long, short = waves(int(2.3 * (model.card.window or 1.5) * SAMPLE_RATE) + 77, model.card.shortest)
+    states = model.encode([long]).clip(0)
+    together = model.encode([short, long]).clip(1)
+    for state, beside in zip(states, together, strict=True):
+        assert len(state) == model.frames(len(long)) and torch.isfinite(state).all()
+        torch.testing.assert_close(state, beside, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["fbank", "mfcc", "spectrogram", "mel", "one block"])
