@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import Refused
+from engine.nets import seanet
 from engine.nets.clips import together
 from engine.nets.describing import describing
 from engine.nets.resampling import Resampling
@@ -20,6 +21,22 @@ from engine.nets.seanet import Convolution, Seanet, weighed
 from engine.nets.seanet import Shape as Convolutions
 from engine.upstream import Card, Hidden, Tap, Upstream
 from engine.weights import renamed
+
+# What transformers takes for the convolutions where a configuration says nothing.
+USUAL = Convolutions(
+    filters=32,
+    width=128,
+    strides=(2, 4, 5, 8),
+    kernel=7,
+    last_kernel=7,
+    residual_kernel=3,
+    residuals=1,
+    growth=2,
+    compress=2,
+    causal=True,
+    padding="reflect",
+    shortcut=True,
+)
 
 
 @dataclass(frozen=True)
@@ -46,22 +63,7 @@ def read_shape(config: Mapping[str, Any], where: str) -> Shape:
             f"'{where}' is an EnCodec that levels or cuts its input; only those that take it as it is can be used."
         )
     with describing(where):
-        strides = tuple(int(stride) for stride in reversed(config.get("upsampling_ratios") or (8, 5, 4, 2)))
-        width = int(config.get("hidden_size", 128))
-        convolutions = Convolutions(
-            filters=int(config.get("num_filters", 32)),
-            width=width,
-            strides=strides,
-            kernel=int(config.get("kernel_size", 7)),
-            last_kernel=int(config.get("last_kernel_size", 7)),
-            residual_kernel=int(config.get("residual_kernel_size", 3)),
-            residuals=int(config.get("num_residual_layers", 1)),
-            growth=int(config.get("dilation_growth_rate", 2)),
-            compress=int(config.get("compress", 2)),
-            causal=bool(config.get("use_causal_conv", True)),
-            padding=config.get("pad_mode", "reflect"),
-            shortcut=bool(config.get("use_conv_shortcut", True)),
-        )
+        convolutions = seanet.read_shape(config, USUAL)
         rate = int(config.get("sampling_rate", 24_000))
         entries = int(config.get("codebook_size", 1024))
         bits = (entries - 1).bit_length() * -(-rate // convolutions.hop)  # of one codebook, in a second
@@ -72,7 +74,7 @@ def read_shape(config: Mapping[str, Any], where: str) -> Shape:
             rate=rate,
             codebooks=int(1000 * highest // bits),
             entries=entries,
-            depth=int(config.get("codebook_dim") or width),
+            depth=int(config.get("codebook_dim") or convolutions.width),
         )
 
 

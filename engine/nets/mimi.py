@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import Refused
+from engine.nets import seanet
 from engine.nets.clips import together
 from engine.nets.describing import describing
 from engine.nets.front import ACTIVATIONS
@@ -25,6 +26,23 @@ from engine.upstream import Card, Hidden, Tap, Upstream
 from engine.weights import renamed
 
 QUERIES = 1024  # that attend at once in a long clip
+
+
+# What transformers takes for the convolutions where a configuration says nothing.
+USUAL = Convolutions(
+    filters=64,
+    width=512,
+    strides=(4, 5, 6, 8),
+    kernel=7,
+    last_kernel=3,
+    residual_kernel=3,
+    residuals=1,
+    growth=2,
+    compress=2,
+    causal=True,
+    padding="constant",
+    shortcut=False,
+)
 
 
 @dataclass(frozen=True)
@@ -53,23 +71,9 @@ def read_shape(config: Mapping[str, Any], where: str) -> Shape:
     with describing(where):
         heads = int(config.get("num_attention_heads", 8))
         rotary = config.get("rope_parameters") or {}
-        strides = tuple(int(stride) for stride in reversed(config.get("upsampling_ratios") or (8, 6, 5, 4)))
         semantic = int(config.get("num_semantic_quantizers", 1))
         shape = Shape(
-            convolutions=Convolutions(
-                filters=int(config.get("num_filters", 64)),
-                width=int(config.get("hidden_size", 512)),
-                strides=strides,
-                kernel=int(config.get("kernel_size", 7)),
-                last_kernel=int(config.get("last_kernel_size", 3)),
-                residual_kernel=int(config.get("residual_kernel_size", 3)),
-                residuals=int(config.get("num_residual_layers", 1)),
-                growth=int(config.get("dilation_growth_rate", 2)),
-                compress=int(config.get("compress", 2)),
-                causal=bool(config.get("use_causal_conv", True)),
-                padding=config.get("pad_mode", "constant"),
-                shortcut=bool(config.get("use_conv_shortcut", False)),
-            ),
+            convolutions=seanet.read_shape(config, USUAL),
             layers=int(config.get("num_hidden_layers", 8)),
             heads=heads,
             inner=int(config.get("intermediate_size", 2048)),

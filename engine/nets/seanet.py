@@ -6,8 +6,8 @@ one in pieces with so much sound around them that the numbers are those of the w
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,29 @@ class Shape:
             Tap(f"conv{depth}", self.filters * 2**depth, math.prod(self.strides[:depth]))
             for depth in range(1, len(self.strides) + 1)
         )
+
+
+# What transformers calls the fields of a shape.
+SETTINGS = {
+    "filters": "num_filters",
+    "width": "hidden_size",
+    "kernel": "kernel_size",
+    "last_kernel": "last_kernel_size",
+    "residual_kernel": "residual_kernel_size",
+    "residuals": "num_residual_layers",
+    "growth": "dilation_growth_rate",
+    "compress": "compress",
+    "causal": "use_causal_conv",
+    "padding": "pad_mode",
+    "shortcut": "use_conv_shortcut",
+}
+
+
+def read_shape(config: Mapping[str, Any], usual: Shape) -> Shape:
+    """The shape that a configuration describes; what it leaves out is as usual."""
+    said = {ours: type(getattr(usual, ours))(config[theirs]) for ours, theirs in SETTINGS.items() if theirs in config}
+    upwards = config.get("upsampling_ratios")
+    return replace(usual, **said, strides=tuple(int(stride) for stride in reversed(upwards)) if upwards else usual.strides)
 
 
 class Convolution(nn.Module):
