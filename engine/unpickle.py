@@ -234,6 +234,8 @@ def read(file: Path, folder: Path) -> None:
     torch.jit.load = _refuse
     tarfile.open = _refuse
     size = file.stat().st_size
+    # torch's own list of what is harmless has no settings objects, which these files hold. Reader has its own list,
+    # imports nothing for it, and works where nothing can be started or written (engine/confine.py).
     content = torch.load(file, map_location="cpu", pickle_module=_pickle_module(), weights_only=False)
     tensors, facts = split(content, _most(size))
     if not tensors:

@@ -101,7 +101,7 @@ class Upstream(nn.Module, ABC):
 
     def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
         """What the taps give for checked waveforms. To be written where the card names taps."""
-        raise NotImplementedError
+        raise Refused(f"The card of {self.card.name} names taps, but {type(self).__name__} does not show them.")
 
     def encode(self, wavs: list[Tensor], *, attention: bool = False) -> Hidden:
         """All layers of a list of unpadded mono 16 kHz waveforms. Differentiable; the caller sets inference mode."""

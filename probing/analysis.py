@@ -97,7 +97,7 @@ class Analysis(RunSpec):
 
     def measure(self, x: Tensor, labels: Tensor, groups: Tensor) -> dict[str, float]:
         """Numbers for one layer: x (rows, dims), labels (rows,) and groups (rows,), the utterances, as whole numbers."""
-        raise NotImplementedError(f"{type(self).__name__} writes measure or table.")
+        raise Refused(f"The analysis {type(self).__name__} measures nothing: its class writes neither measure nor table.")
 
     def figures(self, table: Sequence[dict[str, Value]]) -> list[Figure]:
         """A line against the layer for each measure."""
