@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,32 +11,68 @@ from typing import Any, ClassVar
 import torch
 import yaml
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine import audio, corpus
 from engine.corpus import Utterance
 from engine.errors import Refused
 from engine.nets.describing import parameters
-from engine.nets.encoder import Encoder
+from engine.order import Order
 from engine.recent import Recent
 from engine.registry import Registry
 from engine.run import Context, Figure, Result, write_text
-from engine.train import Order, Training, curve, fit, seed_all
+from engine.train import Fit, Loss, Trainee, Training, curve, fit, seed_all, seed_of
+from engine.upstream import Card, Tap, Upstream
 
 PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this
 VALID_SECONDS = 120.0  # sound that the validation loss is measured on
 
 
-class Objective(nn.Module, ABC):
+@dataclass(frozen=True)
+class Batch:
+    """Some prepared clips, and what the draws of each begin with: seed, step and clip, so that company changes nothing."""
+
+    clips: list[tuple[Tensor, ...]]  # what `prepare` gave for each, on the device of the training
+    numbers: list[int]  # which clips of the training they are
+    seeds: list[int]
+
+    def part(self, number: int = 0) -> list[Tensor]:
+        """One of the things that `prepare` gave, of every clip."""
+        return [clip[number] for clip in self.clips]
+
+    def generators(self, stream: int = 0) -> list[torch.Generator]:
+        """A generator (on the processor) for each clip. Asked for again, it begins again; another stream draws others."""
+        return [torch.Generator().manual_seed(seed_of(seed, stream)) for seed in self.seeds]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an objective may look at before its training begins."""
+
+    sound: "Sound"  # the clips to learn from
+    ctx: Context
+    round: int  # counted from 0
+    upstream: Upstream | None  # what the round before has trained
+
+
+class Objective(Trainee):
     """The loss of a pretext. It holds the network and whatever else is learnt only to be thrown away, such as heads."""
 
     @abstractmethod
-    def prepare(self, wave: Tensor) -> Tensor:
-        """What the network takes of one clip, computed once and kept: features, or the waveform itself. Time comes first."""
+    def prepare(self, wave: Tensor) -> tuple[Tensor, ...]:
+        """What the loss takes of one clip, computed once, off the main thread, and kept: features, or the waveform."""
 
     @abstractmethod
-    def forward(self, clips: list[Tensor]) -> dict[str, Tensor]:
-        """The losses of a batch of prepared clips; "loss" is minimised, others are shown beside it."""
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of a batch, and the numbers that tell of its health."""
+
+    def hides(self, batch: Batch) -> list[Tensor]:
+        """For each clip, which frames of the network are hidden from it in this batch (frames,); nothing where none are."""
+        return []
+
+    def facts(self) -> dict[str, Any]:
+        """What the result should tell of this objective: how good its targets are."""
+        return {}
 
 
 class Pretext(Training):
@@ -48,20 +84,37 @@ class Pretext(Training):
     corpus: str = Field(
         "spoken:sentences", description="The recordings to learn from.", json_schema_extra={"choices": "corpora"}
     )
-    steps: int = Field(1_000_000, ge=1, le=10_000_000, description="Batches to learn from.")
     batch_seconds: float = Field(
         144.0, gt=0, le=10_000, description="Sound in one batch, padding included.", json_schema_extra={"unit": "s"}
     )
-    rate: float = Field(2e-4, gt=0, le=1, description="Highest learning rate.")
-    clip: float = Field(5.0, gt=0, description="Largest gradient norm.", json_schema_extra={"advanced": True})
+
+    @property
+    def rounds(self) -> int:
+        """How often a network is trained, each time with what the one before has learnt."""
+        return 1
 
     @abstractmethod
-    def network(self) -> Encoder:
+    def network(self) -> Upstream:
         """The network that will be the upstream, with random weights."""
 
     @abstractmethod
-    def objective(self, network: Encoder) -> Objective:
+    def objective(self, network: Upstream, before: Before) -> Objective:
         """What the network is trained on."""
+
+    def card(
+        self, dims: Sequence[int], hop: int, shortest: int, *, attention: bool = False, taps: Sequence[Tap] = ()
+    ) -> Card:
+        """The card of the network, for `network` to give to it."""
+        return Card(
+            name=self.name,
+            family=self.title(),
+            layers=len(dims) - 1,
+            dims=tuple(dims),
+            hop=hop,
+            shortest=shortest,
+            attention=attention,
+            taps=tuple(taps),
+        )
 
     def needs(self) -> list[str]:
         return corpus.missing(self.corpus)
@@ -70,20 +123,16 @@ class Pretext(Training):
         """Train, then leave the upstream in artifacts/upstream."""
         ctx.progress(0, self.steps, "reading the corpus")
         train, valid = _divide(list(corpus.find(self.corpus).utterances()), self.corpus)
-        seed_all(self.seed)
-        network = self.network()
-        objective = self.objective(network)
-        shortest = network.shortest / audio.SAMPLE_RATE
-        learnt, held = Clips(train, objective, shortest), Clips(valid, objective, shortest, VALID_SECONDS)
-        order = Order([piece.seconds for piece in learnt.pieces], self.batch_seconds, self.seed)
-
-        def validate() -> dict[str, float]:
-            return _mean_losses(objective, held, self.batch_seconds, ctx)
-
-        plan = self.plan(self.steps, self.rate, self.clip)
-        fitted = fit(
-            objective, lambda step: [learnt[index].to(ctx.device) for index in order(step)], plan, ctx, validate=validate
-        )
+        network: Upstream | None = None
+        for number in range(self.rounds):
+            seed_all(self.seed + number)
+            before = network
+            network = self.network()
+            shortest = network.card.shortest / audio.SAMPLE_RATE
+            sound, held = Sound(train, shortest), Sound(valid, shortest, VALID_SECONDS)
+            objective = self.objective(network, Before(sound, ctx, number, before))
+            fitted = self._fit(objective, Clips(sound, objective), Clips(held, objective), number, ctx)
+        assert network is not None
         revision = self.keep(network, ctx)
         table = curve(fitted)
         return Result(
@@ -93,15 +142,28 @@ class Pretext(Training):
                 "upstream": f"job:{ctx.folder.name}",
                 "revision": revision,
                 "corpus": {"name": self.corpus, "content": corpus.find(self.corpus).content},
-                "seconds_of_sound": round(sum(piece.seconds for piece in learnt.pieces), 1),
+                "seconds_of_sound": round(sum(piece.seconds for piece in sound.pieces), 1),
                 "weights": sum(weight.numel() for weight in network.parameters()),
                 "first_loss": table[0]["loss"],
                 "last_loss": fitted.history[-1]["loss"],
                 "last_valid_loss": fitted.history[-1].get("valid_loss"),
+                **objective.facts(),
             },
         )
 
-    def keep(self, network: Encoder, ctx: Context) -> str:
+    def _fit(self, objective: Objective, learnt: "Clips", held: "Clips", number: int, ctx: Context) -> Fit:
+        order = Order([piece.seconds for piece in learnt.sound.pieces], self.batch_seconds, self.seed)
+        return fit(
+            objective,
+            order,
+            lambda clips, step: learnt.batch(clips, self.seed, step, ctx.device),
+            self.plan(),
+            ctx,
+            validate=lambda: _mean_losses(objective, held, self.batch_seconds, self.seed, ctx),
+            folder=f"checkpoints/round-{number + 1}" if self.rounds > 1 else "checkpoints",
+        )
+
+    def keep(self, network: Upstream, ctx: Context) -> str:
         """Write the upstream as weights, card and recipe; gives its revision, a hash of the weights."""
         from safetensors.torch import save_file
 
@@ -121,15 +183,16 @@ class Pretext(Training):
 PRETEXTS: Registry[Pretext] = Registry(Pretext, "engine.pretexts")  # type: ignore[type-abstract]
 
 
-def card_of(spec: Pretext, network: Encoder, revision: str) -> dict[str, Any]:
+def card_of(spec: Pretext, network: Upstream, revision: str) -> dict[str, Any]:
     """What a card tells of a trained upstream, as plain JSON."""
+    card = network.card
     return {
         "spec": spec.document,
-        "layers": len(network.dims) - 1,
-        "dims": list(network.dims),
-        "hop": network.hop,
-        "shortest": network.shortest,
-        "attention": network.attention,
+        "layers": card.layers,
+        "dims": list(card.dims),
+        "hop": card.hop,
+        "shortest": card.shortest,
+        "attention": card.attention,
         "revision": revision,
         "license": "",
         "about": f"{spec.title()} trained on {spec.corpus} for {spec.steps:,} steps.",
@@ -150,13 +213,10 @@ class Piece:
     seconds: float
 
 
-class Clips:
-    """Prepared clips by number; the ones used last stay in memory."""
+class Sound:
+    """Recordings in pieces that a batch can hold, by number."""
 
-    def __init__(
-        self, utterances: Sequence[Utterance], objective: Objective, shortest: float, most_seconds: float = math.inf
-    ) -> None:
-        self.objective = objective
+    def __init__(self, utterances: Sequence[Utterance], shortest: float, most_seconds: float = math.inf) -> None:
         self.pieces: list[Piece] = []
         total = 0.0
         for utterance in utterances:
@@ -171,16 +231,31 @@ class Clips:
             raise Refused(
                 f"None of the {len(utterances)} clips is as long as {shortest * 1000:.0f} ms, which the network needs."
             )
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def wave(self, number: int) -> Tensor:
+        """The waveform of a piece."""
+        piece = self.pieces[number]
+        return audio.load(piece.utterance.path, start=piece.start, end=piece.start + piece.seconds).wave
+
+
+class Clips:
+    """Prepared clips by number; the ones used last stay in memory."""
+
+    def __init__(self, sound: Sound, objective: Objective) -> None:
+        self.sound, self.objective = sound, objective
         self._recent = Recent(self._prepared)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self._recent[index]
+    def batch(self, numbers: list[int], seed: int, step: int, device: torch.device) -> Batch:
+        """The prepared clips of these numbers, with draws that depend on seed, step and number."""
+        clips = [tuple(part.to(device) for part in self._recent[number]) for number in numbers]
+        return Batch(clips, numbers, [seed_of(seed, step, number) for number in numbers])
 
-    def _prepared(self, index: int) -> Tensor:
-        piece = self.pieces[index]
-        wave = audio.load(piece.utterance.path, start=piece.start, end=piece.start + piece.seconds).wave
+    def _prepared(self, number: int) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            return self.objective.prepare(wave)
+            return self.objective.prepare(self.sound.wave(number))
 
 
 def _divide(utterances: list[Utterance], name: str) -> tuple[list[Utterance], list[Utterance]]:
@@ -196,17 +271,19 @@ def _divide(utterances: list[Utterance], name: str) -> tuple[list[Utterance], li
     return [u for i, u in enumerate(train) if i not in held], [u for i, u in enumerate(train) if i in held]
 
 
-def _mean_losses(objective: Objective, held: Clips, budget: float, ctx: Context) -> dict[str, float]:
-    """The losses on held-out clips, each batch weighted by its clips."""
-    seconds = [piece.seconds for piece in held.pieces]
+def _mean_losses(objective: Objective, held: Clips, budget: float, seed: int, ctx: Context) -> dict[str, float]:
+    """The losses on held-out clips: means over all that is guessed in them."""
+    seconds = [piece.seconds for piece in held.sound.pieces]
     order = sorted(range(len(seconds)), key=lambda index: seconds[index])
     sums: dict[str, float] = {}
+    count = 0.0
     while order:
         batch = [order.pop()]
         while order and seconds[batch[0]] * (len(batch) + 1) <= budget:
             batch.append(order.pop())
         ctx.check()
-        losses = objective([held[index].to(ctx.device) for index in batch])
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch)
-    return {f"valid_{name}": value / len(seconds) for name, value in sums.items()}
+        loss = objective(held.batch(batch, seed, 0, ctx.device))
+        count += loss.count
+        for name, value in {"loss": loss.total / loss.count, **loss.shown}.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * loss.count
+    return {f"valid_{name}": value / count for name, value in sums.items()}

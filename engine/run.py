@@ -8,6 +8,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +209,14 @@ class RunSpec(BaseModel, ABC):
         """One thing where a list is wanted stands for a list of one: upstreams=fbank."""
         wanted = get_origin(cls.model_fields[str(info.field_name)].annotation)
         return (value,) if wanted is tuple and isinstance(value, str | int | float) else value
+
+    @classmethod
+    def again(cls, name: str, default: Any) -> Any:
+        """The field of this class with another default, for a subclass: `rate: float = Training.again("rate", 1e-3)`."""
+        field = copy(cls.model_fields[name])
+        field.default = default
+        field._attributes_set = {**field._attributes_set, "default": default}
+        return field
 
     @classmethod
     def title(cls) -> str:

@@ -13,9 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from engine import audio, corpus, extract, upstream
 from engine.corpus import Utterance
 from engine.errors import Refused
+from engine.order import Order
 from engine.recent import Recent
 from engine.run import Context, Figure, Result, Value
-from engine.train import Order, Training, curve, fit, seed_all
+from engine.train import Loss, Trainee, Training, curve, fit, seed_all
 from engine.upstream import Card, Upstream
 
 SPLITS = ("train", "valid", "test")
@@ -41,10 +42,9 @@ class Task(Training):
     layer: int = Field(
         -1, ge=-1, description="The layer that is used; -1 for the last.", json_schema_extra={"when": {"mode": "one layer"}}
     )
-    steps: int = Field(200_000, ge=1, le=10_000_000, description="Batches to learn from.")
+    steps: int = Training.again("steps", 200_000)
     batch: int = Field(32, ge=1, le=4096, description="Clips in a batch.")
-    rate: float = Field(1e-4, gt=0, le=1, description="Highest learning rate.")
-    clip: float = Field(1.0, gt=0, description="Largest gradient norm.", json_schema_extra={"advanced": True})
+    clip: float = Training.again("clip", 1.0)
 
     @abstractmethod
     def head(self, dim: int, classes: int) -> nn.Module:
@@ -95,11 +95,11 @@ class Task(Training):
 
         train = examples.of_split["train"]
         order = Order([1.0] * len(train), self.batch, self.seed)
-        plan = self.plan(self.steps, self.rate, self.clip)
         fitted = fit(
             learner,
-            lambda step: batch([train[place] for place in order(step)]),
-            plan,
+            order,
+            lambda places, step: batch([train[place] for place in places]),
+            self.plan(),
             ctx,
             validate=lambda: scores("valid"),
             watch=f"valid_{self.primary}",
@@ -202,7 +202,7 @@ class Examples:
         return cls([u for u, _ in kept], [classes.index(bears) for _, bears in kept], classes, of_split, notes)
 
 
-class Learner(nn.Module):
+class Learner(Trainee):
     """What is trained: the head, the weights over layers, and the upstream where it is fine-tuned."""
 
     def __init__(self, task: Task, card: Card, classes: int) -> None:
@@ -213,8 +213,9 @@ class Learner(nn.Module):
         self.weights = nn.Parameter(torch.zeros(len(card.dims))) if task.mode != "one layer" else None
         self.head = task.head(card.dims[task.layer if task.mode == "one layer" else -1], classes)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": self.task.loss(self.outputs(batch), batch.targets)}
+    def forward(self, batch: Batch) -> Loss:
+        clips = len(batch.clips)
+        return Loss(self.task.loss(self.outputs(batch), batch.targets) * clips, clips)
 
     def outputs(self, batch: Batch) -> Tensor:
         """What the head says of each clip."""
@@ -259,9 +260,9 @@ class FrozenStates:
         self._recent = Recent(self._encoded)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._recent[index]
+        return self._recent[index][0]
 
-    def _encoded(self, index: int) -> Tensor:
+    def _encoded(self, index: int) -> tuple[Tensor]:
         with torch.no_grad():
             clip = self.model.encode([self.waves[index].to(self.model.device)]).clip(0)
-            return torch.stack([clip[layer] for layer in self.layers]).cpu()
+            return (torch.stack([clip[layer] for layer in self.layers]).cpu(),)

@@ -1,11 +1,15 @@
-"""The one training loop: pretexts and tasks alike. A run that is killed and resumed gives the losses of one that was not."""
+"""The one training loop: pretexts and tasks alike. A run that is killed and resumed gives the losses of one that was not.
 
-import os
+Nothing of it depends on what was drawn before: every step begins with generators that are a function of seed and step.
+So the place in the data is a step, and a step that is done again, in more parts or by more processes gives the same.
+"""
+
 import random
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +17,44 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from engine import optimizers
 from engine.errors import Cancelled, Interrupted, Refused
+from engine.optimizers import Optimizer, Schedule
 from engine.precision import Precision, check
 from engine.run import Context, RunSpec, Value
+from engine.saves import Checkpoints
 
-KEPT = 2  # checkpoints of a run that stay on disk
+
+@dataclass(frozen=True)
+class Loss:
+    """What a batch cost: a sum, so that parts of a batch add up to the whole."""
+
+    total: Tensor  # over everything that was guessed
+    count: float  # of what was guessed
+    shown: dict[str, Tensor] = field(default_factory=dict)  # other numbers that are shown beside it: means over the batch
+
+    @classmethod
+    def mean(cls, values: Tensor, **shown: Tensor) -> "Loss":
+        """The mean of these values is minimised."""
+        return cls(values.sum(), float(values.numel()), shown)
+
+
+class Trainee(nn.Module, ABC):
+    """What the loop trains."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Loss:
+        """The loss of what `load` gave."""
+
+    def begin(self, step: int, steps: int) -> None:
+        """Called before each step, counted from 0: for what follows a schedule of its own. The step alone must decide."""
+
+    def stepped(self) -> None:
+        """Called after the weights have moved: for teachers that follow them. What it changes must be in the state dict."""
+
+    def unwell(self, told: dict[str, float]) -> str:
+        """A sentence where these numbers (the mean loss, and what is shown beside it) tell of an illness; else empty."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -26,10 +63,15 @@ class Plan:
 
     steps: int
     rate: float  # the highest learning rate
-    warm_up: float = 0.07  # share of the steps in which the rate rises; then it falls to zero in a straight line
+    warm_up: float = 0.07  # share of the steps in which the rate rises
+    schedule: Schedule = "line"  # and what it does then: falls to zero in a straight line or as a cosine, or stays
+    optimizer: Optimizer = "AdamW"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
     clip: float = 5.0  # largest gradient norm
     decay: float = 0.01  # weight decay; none for biases and norms
     precision: Precision = "float32"
+    parts: int = 1  # in which each batch is computed, one after the other
     checkpoint_every: int = 200
     validate_every: int = 100
     seed: int = 0
@@ -37,10 +79,7 @@ class Plan:
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        rising = max(1, round(self.warm_up * self.steps))
-        if step < rising:
-            return self.rate * (step + 1) / rising
-        return self.rate * (self.steps - step) / max(1, self.steps - rising)
+        return optimizers.rate_at(step, self.steps, self.rate, self.warm_up, self.schedule)
 
     @property
     def tell_every(self) -> int:
@@ -51,8 +90,33 @@ class Plan:
 class Training(RunSpec):
     """The settings of the loop that every training shares."""
 
+    steps: int = Field(100_000, ge=1, le=10_000_000, description="Batches to learn from.")
+    rate: float = Field(1e-4, gt=0, le=1, description="Highest learning rate.")
+    optimizer: Optimizer = Field("AdamW", description="What moves the weights.", json_schema_extra={"advanced": True})
+    schedule: Schedule = Field(
+        "line",
+        description="What the rate does after it has risen: fall to zero in a line or as a cosine, or stay.",
+        json_schema_extra={"advanced": True},
+    )
     warm_up: float = Field(
         0.07, ge=0, le=1, description="Share of the steps in which the rate rises.", json_schema_extra={"advanced": True}
+    )
+    beta: float = Field(
+        0.999, gt=0, lt=1, description="Memory of the optimizer's second moment.", json_schema_extra={"advanced": True}
+    )
+    epsilon: float = Field(
+        1e-8, gt=0, le=1e-2, description="What keeps its divisions finite.", json_schema_extra={"advanced": True}
+    )
+    decay: float = Field(
+        0.01, ge=0, le=1, description="Weight decay; biases and norms have none.", json_schema_extra={"advanced": True}
+    )
+    clip: float = Field(5.0, gt=0, description="Largest gradient norm.", json_schema_extra={"advanced": True})
+    parts: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Parts in which a batch is computed, one after the other, to need less memory.",
+        json_schema_extra={"advanced": True},
     )
     precision: Precision = Field(
         "float32", description="Number format of the matrix products.", json_schema_extra={"advanced": True}
@@ -64,18 +128,24 @@ class Training(RunSpec):
         1000, ge=1, description="Steps from one validation to the next.", json_schema_extra={"advanced": True}
     )
 
-    def plan(self, steps: int, rate: float, clip: float) -> Plan:
+    def plan(self) -> Plan:
         """How this training goes."""
         return Plan(
-            steps,
-            rate,
+            self.steps,
+            self.rate,
             self.warm_up,
-            clip,
-            precision=self.precision,
-            checkpoint_every=self.checkpoint_every,
-            validate_every=self.validate_every,
-            seed=self.seed,
-            identity=self.key,
+            self.schedule,
+            self.optimizer,
+            (0.9, self.beta),
+            self.epsilon,
+            self.clip,
+            self.decay,
+            self.precision,
+            self.parts,
+            self.checkpoint_every,
+            self.validate_every,
+            self.seed,
+            self.key,
         )
 
 
@@ -89,66 +159,33 @@ class Fit:
     best_weights: dict[str, Tensor] | None = None
 
 
-class Order:
-    """Which clips make the batch of each step: a pure function of seed and step, so that a place in the data is a step."""
-
-    def __init__(self, lengths: Sequence[float], budget: float, seed: int) -> None:
-        self.lengths = np.asarray(lengths, dtype=float)
-        self.budget = budget  # of a batch, padding included, in the unit of the lengths
-        self.seed = seed
-        self._epochs: list[int] = []  # first step of each epoch met so far
-        self._batches: list[list[int]] = []
-
-    def __call__(self, step: int) -> list[int]:
-        """Indices of the clips of a step."""
-        if not self._epochs or step < self._epochs[-1]:
-            self._epochs, self._batches = [0], self._deal(0)
-        while step >= self._epochs[-1] + len(self._batches):
-            self._epochs.append(self._epochs[-1] + len(self._batches))
-            self._batches = self._deal(len(self._epochs) - 1)
-        return self._batches[step - self._epochs[-1]]
-
-    def _deal(self, epoch: int) -> list[list[int]]:
-        generator = np.random.default_rng((self.seed, epoch))
-        # Clips of about one length share a batch; a jitter of ten percent keeps the company changing.
-        key = self.lengths * generator.uniform(0.9, 1.1, len(self.lengths))
-        batches: list[list[int]] = []
-        longest = 0.0
-        for index in np.argsort(key, kind="stable"):
-            longest = max(longest, self.lengths[index])
-            if batches and longest * (len(batches[-1]) + 1) <= self.budget:
-                batches[-1].append(int(index))
-            else:
-                batches.append([int(index)])
-                longest = self.lengths[index]
-        generator.shuffle(batches)
-        return batches
-
-
 def fit(
-    module: nn.Module,
-    batch: Callable[[int], Any],
+    module: Trainee,
+    order: Callable[[int], list[int]],
+    load: Callable[[list[int], int], Any],
     plan: Plan,
     ctx: Context,
     *,
     validate: Callable[[], dict[str, float]] | None = None,
     watch: str = "",
     higher_is_better: bool = False,
+    folder: str = "checkpoints",
 ) -> Fit:
-    """Train `module`, whose call takes what `batch(step)` gives and returns losses, of which "loss" is minimised.
+    """Train `module`, whose call takes what `load` gives for some clips of a step and returns their loss.
 
-    `batch` must depend on the step alone; it runs one step ahead on a thread. What the module draws at random while it
-    computes comes from torch's, numpy's or Python's global generators, whose states are part of every checkpoint.
-    `watch` names the validation number whose best weights are kept.
+    `order(step)` says which clips are the batch of a step; it and `load(clips, step)` must depend on nothing else, and run
+    one step ahead on a thread. What the module draws while it computes comes from torch's, numpy's or Python's global
+    generators, or from generators of its own that begin with seed, step and clip. `watch` names the validation number
+    whose best weights are kept.
     """
     if slow := check(plan.precision, ctx.device):
         ctx.note(slow)
     accelerator = _accelerator(plan.precision, ctx.device)
     module.to(ctx.device).train()
-    optimizer = torch.optim.AdamW(_groups(module, plan.decay), lr=plan.rate)
+    optimizer = optimizers.make(module, plan.optimizer, plan.rate, plan.decay, plan.betas, plan.epsilon)
     wrapped, stepper = accelerator.prepare(module, optimizer)
     fitted = Fit()
-    checkpoints = Checkpoints(ctx.folder / "checkpoints")
+    checkpoints = Checkpoints(ctx.folder / folder)
     step = 0
     state = checkpoints.newest(ctx.device)
     if state is not None:
@@ -157,30 +194,41 @@ def fit(
                 "The checkpoints of this run were made with other settings. Start a new run instead of resuming this one."
             )
         step = _restore(state, module, optimizer, accelerator, fitted)
-    else:
-        seed_all(plan.seed)
 
     def save() -> None:
         checkpoints.write(step, _state(step, plan, module, optimizer, accelerator, fitted))
 
+    def batch(step: int) -> list[Any]:
+        clips = order(step)
+        count = min(plan.parts, len(clips))
+        return [load(clips[part::count], step) for part in range(count)]
+
     saved = step
+    said: set[str] = set()
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(batch, step) if step < plan.steps else None
         try:
             while step < plan.steps and coming is not None:
                 ctx.progress(step, plan.steps, "training")
-                inputs = coming.result()
+                parts = coming.result()
                 coming = ahead.submit(batch, step + 1) if step + 1 < plan.steps else None
-                told = _step(wrapped, stepper, optimizer, accelerator, inputs, plan, step)
+                seed_all(seed_of(plan.seed, step))
+                module.begin(step, plan.steps)
+                told = _step(wrapped, stepper, optimizer, accelerator, parts, plan, step)
+                module.stepped()
                 step += 1
                 last = step == plan.steps
                 validates = validate is not None and (step % plan.validate_every == 0 or last)
                 if validate is not None and validates:
-                    told.update(_validated(module, validate, plan.seed, ctx.device))
+                    told.update(_validated(module, validate, plan.seed))
                     _keep_best(fitted, module, told, step, watch, higher_is_better)
                 if step % plan.tell_every == 0 or last or validates:
                     fitted.history.append({"step": step, **told})
                     ctx.metric(step, **told)
+                    sentence = module.unwell(told)
+                    if sentence and sentence not in said:
+                        said.add(sentence)
+                        ctx.note(f"At step {step}: {sentence}")
                 if step % plan.checkpoint_every == 0 or last:
                     save()
                     saved = step
@@ -209,50 +257,13 @@ def curve(fitted: Fit) -> list[dict[str, Value]]:
 def seed_all(seed: int) -> None:
     """Set every generator that a training may draw from."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-class Checkpoints:
-    """The saved states of one training, newest last; each is whole or absent."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def newest(self, device: torch.device) -> dict[str, Any] | None:
-        """The state to go on from; None at the beginning."""
-        for file in reversed(self._files()):
-            try:
-                state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
-            except Exception as error:  # a damaged file fails in many ways
-                raise Refused(f"The checkpoint {file} is damaged. Delete it to go on from the one before it.") from error
-            return state
-        return None
-
-    def write(self, step: int, state: dict[str, Any]) -> None:
-        """Write beside, then rename; then drop what is too old."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for stray in self.folder.glob(".*.tmp"):
-            stray.unlink(missing_ok=True)
-        file = self.folder / f"step-{step:09d}.pt"
-        beside = self.folder / f".{file.name}.{os.getpid()}.tmp"
-        try:
-            with beside.open("wb") as handle:
-                torch.save(state, handle)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(beside, file)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            beside.unlink(missing_ok=True)
-            raise Refused(
-                f"The checkpoint of step {step} could not be written to {self.folder}: {error}. Make room on the disk and "
-                "resume; the checkpoint before it is whole."
-            ) from error
-        for old in self._files()[:-KEPT]:
-            old.unlink(missing_ok=True)
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.pt")) if self.folder.exists() else []
+def seed_of(*numbers: int) -> int:
+    """A seed that depends on all of these numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint32)[0])
 
 
 def _accelerator(precision: Precision, device: torch.device) -> Any:
@@ -266,26 +277,34 @@ def _accelerator(precision: Precision, device: torch.device) -> Any:
     return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", device_placement=False)
 
 
-def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights with decay, biases and norms without."""
-    learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in learnt if parameter.dim() > 1], "weight_decay": decay},
-        {"params": [parameter for parameter in learnt if parameter.dim() <= 1], "weight_decay": 0.0},
-    ]
-
-
 def _step(
-    wrapped: nn.Module, stepper: Any, optimizer: torch.optim.Optimizer, accelerator: Any, inputs: Any, plan: Plan, step: int
+    wrapped: nn.Module,
+    stepper: Any,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Any,
+    parts: list[Any],
+    plan: Plan,
+    step: int,
 ) -> dict[str, float]:
     rate = plan.rate_at(step)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    losses: dict[str, Tensor] = wrapped(inputs)
-    told = {name: float(value.detach()) for name, value in losses.items()}
+    sums: dict[str, float] = {}
+    count = 0.0
+    for number, part in enumerate(parts):
+        with nullcontext() if number + 1 == len(parts) else accelerator.no_sync(wrapped):
+            loss: Loss = wrapped(part)
+            accelerator.backward(loss.total)
+        count += loss.count
+        sums["loss"] = sums.get("loss", 0.0) + float(loss.total.detach())
+        for name, value in loss.shown.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * loss.count
+    told = {name: value / count for name, value in sums.items()}
     if not np.isfinite(told["loss"]):
         raise Refused(_broke_down(step, plan, "loss"))
-    accelerator.backward(losses["loss"])
+    for parameter in wrapped.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= count
     norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), plan.clip))
     # Under float16 an overflow is ordinary: the scaler skips the step and halves its scale.
     if not np.isfinite(norm) and plan.precision != "float16":
@@ -302,12 +321,9 @@ def _broke_down(step: int, plan: Plan, what: str) -> str:
     )
 
 
-def _validated(
-    module: nn.Module, validate: Callable[[], dict[str, float]], seed: int, device: torch.device
-) -> dict[str, float]:
-    # The same masks at every validation, and no trace of it in the training's own draws.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        torch.manual_seed(seed)
+def _validated(module: nn.Module, validate: Callable[[], dict[str, float]], seed: int) -> dict[str, float]:
+    with torch.no_grad():
+        seed_all(seed)  # the same masks at every validation
         module.eval()
         values = validate()
         module.train()
@@ -328,8 +344,6 @@ def _keep_best(
 def _state(
     step: int, plan: Plan, module: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Any, fitted: Fit
 ) -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    version, numbers, spare = random.getstate()
     return {
         "identity": plan.identity,
         "step": step,
@@ -338,12 +352,6 @@ def _state(
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else {},
         "history": fitted.history,
         "best": [fitted.best, fitted.best_step, fitted.best_weights],
-        "random": {
-            "python": [version, list(numbers), spare],
-            "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *(float(value) for value in rest)],
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        },
     }
 
 
@@ -356,13 +364,5 @@ def _restore(
         accelerator.scaler.load_state_dict(state["scaler"])
     fitted.history = state["history"]
     fitted.best, fitted.best_step, fitted.best_weights = state["best"]
-    drawn = state["random"]
-    version, numbers, spare = drawn["python"]
-    random.setstate((version, tuple(numbers), spare))
-    kind, keys, position, has_gauss, cached = drawn["numpy"]
-    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), int(position), int(has_gauss), cached))
-    torch.set_rng_state(drawn["torch"].cpu())
-    if drawn["cuda"]:
-        torch.cuda.set_rng_state_all([one.cpu() for one in drawn["cuda"]])
     step: int = state["step"]
     return step

@@ -109,11 +109,14 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor, maps: bool = False) -> tuple[list[Tensor], list[Tensor] | None]:
         """x (batch, frames, inputs) and the valid frames of each: states, and attention maps where asked for."""
+        return self.encode(self.project(x), lengths, maps)
+
+    def encode(self, x: Tensor, lengths: Tensor, maps: bool = False) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The same of frames that are projected already."""
         frames = x.shape[1]
         valid = None
         if bool((lengths < frames).any()):
             valid = torch.arange(frames, device=x.device) < lengths.to(x.device)[:, None]
-        x = self.project(x)
         x = self.dropout(self.norm(x + positions(frames, x.shape[2], x.device, self.angles)))
         states, weights = [x], []
         for number in range(self.depth):

@@ -12,6 +12,7 @@ clips go through the front end in pieces that give the same numbers as the whole
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,8 +21,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import Refused
+from engine.nets.contextual import Contextual
 from engine.nets.front import ACTIVATIONS, Convolutions, Front
-from engine.upstream import Card, Hidden, Tap, Upstream
+from engine.upstream import Card, Hidden, Tap
 from engine.weights import fit, renamed
 
 BIAS_NUMBERS = 2**24  # most numbers of relative position bias held at once
@@ -51,6 +53,8 @@ class Shape(Convolutions):
     activation: str = "gelu"
     conv_activation: str = "gelu"
     epsilon: float = 1e-5
+    dropout: float = 0.0  # while it learns: of the input of the first block, of attention, of what blocks add
+    layer_drop: float = 0.0  # while it learns: share of the blocks that are left out
     normalise: float | None = None  # epsilon with which the waveform is brought to zero mean and unit variance
     codebooks: int = 0  # of the quantizer that the file holds too
     entries: int = 0  # of each codebook
@@ -91,7 +95,7 @@ class Shape(Convolutions):
         return (*self.convolution_taps, codes) if self.codebooks else self.convolution_taps
 
 
-class Wav2Vec2(Upstream):
+class Wav2Vec2(Contextual):
     """The network. State 0 goes into the first block, state i comes out of block i, before any final norm."""
 
     def __init__(self, card: Card, shape: Shape) -> None:
@@ -99,7 +103,8 @@ class Wav2Vec2(Upstream):
         self.card = card
         self.shape = shape
         self.front = Front(shape)
-        channels = shape.convolutions[-1][0]
+        self.channels = channels = shape.convolutions[-1][0]
+        self.width = shape.dim
         self.quantizer = nn.Linear(channels, shape.codebooks * shape.entries) if shape.codebooks else None
         self.projection_norm = nn.LayerNorm(channels, shape.epsilon) if shape.projection_norm else nn.Identity()
         same = shape.squeeze > 1 and channels == shape.dim  # where SEW projects nothing
@@ -127,21 +132,38 @@ class Wav2Vec2(Upstream):
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
         lengths = [self.frames(wav.numel()) for wav in wavs]
-        fronts = [self.front(wav.to(self.device)) for wav in wavs]
-        # Sums stay in float32 also where products do not.
-        x = self.projection(self.projection_norm(torch.cat(fronts))).float()
-        clips = torch.split(x, [len(front) for front in fronts])
-        x = self.norm(torch.cat([self._squeezed(clip) + self._position(clip) for clip in clips]))
-        bias = self._bias(max(lengths))
-        states, maps = [x], []
-        for block in self.blocks:
-            x, weights = block(x, lengths, bias, attention)
-            states.append(x)
-            maps.append(weights)
+        fronts = self.local(wavs)
+        states, maps = self._states(self.projected(torch.cat(fronts)), [len(front) for front in fronts], attention)
         padded = [pad_sequence(list(torch.split(state, lengths)), batch_first=True).float() for state in states]
         return Hidden(
             padded, torch.tensor(lengths, device=self.device), [_pad_maps(each) for each in maps] if attention else None
         )
+
+    def local(self, wavs: list[Tensor]) -> list[Tensor]:
+        return [self.front(wav.to(self.device)) for wav in wavs]
+
+    def projected(self, local: Tensor) -> Tensor:
+        # Sums stay in float32 also where products do not.
+        projected: Tensor = self.projection(self.projection_norm(local)).float()
+        return projected
+
+    def contextual(self, x: Tensor, lengths: list[int]) -> list[Tensor]:
+        return self._states(x, lengths, False)[0]
+
+    def _states(self, x: Tensor, lengths: list[int], attention: bool) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """`lengths` are those before frames are squeezed into one."""
+        clips = torch.split(x, lengths)
+        lengths = [length // self.shape.squeeze for length in lengths]
+        x = self.norm(torch.cat([self._squeezed(clip) + self._position(clip) for clip in clips]))
+        x = functional.dropout(x, self.shape.dropout, self.training)
+        bias = self._bias(max(lengths))
+        states, maps = [x], []
+        for block in self.blocks:
+            if not self.training or float(torch.rand(())) >= self.shape.layer_drop:
+                x, weights = block(x, lengths, bias, attention)
+                maps.append(weights)
+            states.append(x)
+        return states, maps
 
     def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
         clips = [wav.to(self.device) for wav in wavs]
@@ -216,6 +238,7 @@ class _Block(nn.Module):
         self.heads = shape.heads
         self.norm_first = shape.norm_first
         self.activation = shape.activation
+        self.dropout = shape.dropout
         self.qkv = nn.Linear(shape.dim, 3 * shape.dim)
         self.out = nn.Linear(shape.dim, shape.dim)
         self.attention_norm = nn.LayerNorm(shape.dim, shape.epsilon)
@@ -229,12 +252,15 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, lengths: list[int], bias: Tensor | None, maps: bool) -> tuple[Tensor, list[Tensor]]:
         if self.norm_first:
             mixed, weights = self._attend(self.attention_norm(x), lengths, bias, maps)
-            x = x + mixed
-            x = x + self._feed(self.feed_norm(x))
+            x = x + self._dropped(mixed)
+            x = x + self._dropped(self._feed(self.feed_norm(x)))
             return (x if self.adapter is None else x + self.adapter(x)), weights
         mixed, weights = self._attend(x, lengths, bias, maps)
-        x = self.attention_norm(x + mixed)
-        return self.feed_norm(x + self._feed(x)), weights
+        x = self.attention_norm(x + self._dropped(mixed))
+        return self.feed_norm(x + self._dropped(self._feed(x))), weights
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training)
 
     def _feed(self, x: Tensor) -> Tensor:
         fed: Tensor = self.down(ACTIVATIONS[self.activation](self.up(x)))
@@ -251,7 +277,7 @@ class _Block(nn.Module):
                 weights.append(_weights(query, key, _bias_rows(bias, gate, 0, len(clip)))[0])
                 heard = weights[-1][None].to(value.dtype) @ value
             else:
-                heard = _attention(query, key, value, bias, gate)
+                heard = _attention(query, key, value, bias, gate, self.dropout if self.training else 0.0)
             mixed.append(heard[0].transpose(0, 1).flatten(1))
         return self.out(torch.cat(mixed)), weights
 
@@ -270,8 +296,10 @@ def _adapter(shape: Shape) -> nn.Sequential:
     )
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, gate: Tensor | None) -> Tensor:
-    attend = functional.scaled_dot_product_attention
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, gate: Tensor | None, dropout: float
+) -> Tensor:
+    attend = partial(functional.scaled_dot_product_attention, dropout_p=dropout)
     if bias is None:
         return attend(query, key, value)
     heads, frames = query.shape[1:3]

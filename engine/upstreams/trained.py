@@ -2,51 +2,34 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from engine import weights
 from engine.errors import AuscultError, Refused
 from engine.job import JobStore
-from engine.nets.encoder import Encoder
 from engine.pretext import PRETEXTS
 from engine.settings import HOUSE
-from engine.upstream import Card, Family, Hidden, Upstream
+from engine.upstream import Card, Family, Upstream
 
 SHIPPED = HOUSE / "assets" / "upstreams"
-
-
-class Trained(Upstream):
-    """The network of a pretext with the weights it ended with."""
-
-    def __init__(self, card: Card, network: Encoder) -> None:
-        super().__init__()
-        self.card = card
-        self.network = network
-
-    def frames(self, samples: int) -> int:
-        return self.network.frames(samples)
-
-    def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
-        hidden: Hidden = self.network([wav.to(self.device) for wav in wavs], attention)
-        return hidden
 
 
 def open_trained(card: Card) -> Upstream:
     """Build the network that the card's spec describes and read its weights."""
     file = _folder(card.name) / "model.safetensors"
     upstream = untrained(card)
-    given = {f"network.{name}": tensor for name, tensor in weights.read(file).tensors.items()}
-    upstream.loaded = weights.fit(upstream, given, f"'{file}'")
+    upstream.loaded = weights.fit(upstream, weights.read(file).tensors, f"'{file}'")
     return upstream
 
 
 def untrained(card: Card) -> Upstream:
     """The network of the card's spec before it has learnt anything."""
     spec = dict(_read(_folder(card.name))["spec"])
-    return Trained(card, PRETEXTS.get(str(spec.pop("run")))(**spec).network())
+    network = PRETEXTS.get(str(spec.pop("run")))(**spec).network()
+    network.card = replace(card, taps=network.card.taps)
+    return network
 
 
 def _folder(name: str) -> Path:

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from engine.errors import Cancelled, Interrupted, Refused
 from engine.events import EventLog
+from engine.order import Order
 from engine.run import Context
+from engine.saves import Checkpoints
 from engine.settings import HOUSE
-from engine.train import Checkpoints, Fit, Order, Plan, fit, seed_all
+from engine.train import Fit, Loss, Plan, Trainee, fit, seed_all
 
 
-class Noisy(nn.Module):
+class Noisy(Trainee):
     """A regression that draws from every generator a training may draw from."""
 
     def __init__(self) -> None:
@@ -30,27 +32,32 @@ class Noisy(nn.Module):
         torch.manual_seed(1)
         self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.2), nn.Linear(16, 1))
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor) -> Loss:
         noise = random.random() + float(np.random.rand()) + torch.rand(())
-        return {"loss": (self.net(x)[:, 0] - x.sum(1)).square().mean() + 0.01 * noise}
+        return Loss.mean((self.net(x)[:, 0] - x.sum(1)).square() + 0.01 * noise)
 
 
-def batch(step: int) -> Tensor:
-    return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+def order(step: int) -> list[int]:
+    return [8 * step + clip for clip in range(8)]
+
+
+def batch(clips: list[int], step: int) -> Tensor:
+    return torch.stack([torch.randn(4, generator=torch.Generator().manual_seed(clip)) for clip in clips])
 
 
 def train(folder: Path, stop: Callable[[], None] | None = None, **changes: object) -> Fit:
     folder.mkdir(exist_ok=True)
     values = {"steps": 30, "rate": 1e-2, "checkpoint_every": 7, "validate_every": 10, "identity": "noisy", **changes}
     module = Noisy()
-    held = batch(10_000)
+    held = batch(order(10_000), 10_000)
     seed_all(99)  # whatever the process drew before must not matter
     return fit(
         module,
+        order,
         batch,
         Plan(**values),  # type: ignore[arg-type]
         Context(folder, device="cpu", stop=stop),
-        validate=lambda: {"valid_loss": float(module(held)["loss"])},
+        validate=lambda: {"valid_loss": float(module(held).total) / 8},
         watch="valid_loss",
     )
 
@@ -148,11 +155,11 @@ def test_other_settings_are_refused_on_resume(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    def poisoned(step: int) -> Tensor:
-        return batch(step) * (float("nan") if step == 12 else 1.0)
+    def poisoned(clips: list[int], step: int) -> Tensor:
+        return batch(clips, step) * (float("nan") if step == 12 else 1.0)
 
     with pytest.raises(Refused, match="step 13 is not a number"):
-        fit(Noisy(), poisoned, Plan(30, 1e-2, checkpoint_every=5), Context(tmp_path, device="cpu"))
+        fit(Noisy(), order, poisoned, Plan(30, 1e-2, checkpoint_every=5), Context(tmp_path, device="cpu"))
     state = Checkpoints(tmp_path / "checkpoints").newest(torch.device("cpu"))
     assert state is not None and state["step"] == 10
     assert all(bool(torch.isfinite(weight).all()) for weight in state["module"].values())

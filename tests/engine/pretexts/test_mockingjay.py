@@ -14,6 +14,7 @@ from engine import upstream
 from engine.errors import Interrupted, Refused
 from engine.job import Job, JobStore, State
 from engine.nets.masking import alter, spans
+from engine.pretext import Batch
 from engine.pretexts.mockingjay import Mockingjay, Reconstruction
 from engine.run import Context
 from engine.settings import HOUSE
@@ -110,19 +111,18 @@ def test_a_stop_keeps_a_checkpoint_and_no_upstream(workspace: Path) -> None:
 def test_only_hidden_frames_count() -> None:
     spec = Mockingjay(**{name: value for name, value in TINY.items() if name != "run"})  # type: ignore[arg-type]
     network = spec.network()
-    objective = spec.objective(network).eval()
-    assert isinstance(objective, Reconstruction)
-    clips = [torch.randn(20, network.inputs), torch.randn(31, network.inputs)]  # type: ignore[arg-type]
-    torch.manual_seed(7)
-    loss = float(objective(clips)["loss"])
-    torch.manual_seed(7)
-    lengths = torch.tensor([20, 31])
-    target = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
-    hidden = spans(lengths, spec.share, spec.span)
-    states, _ = objective.network.transformer(alter(target, hidden, lengths), lengths)
-    guess = objective.head(states[-1])
-    by_hand = sum(float((guess[c, t] - target[c, t]).abs().mean()) for c, t in hidden.nonzero().tolist()) / int(hidden.sum())
-    assert loss == pytest.approx(by_hand, rel=1e-5)
+    objective = Reconstruction(network, spec.share, spec.span).eval()
+    clips = [torch.randn(frames, network.channels) for frames in (20, 31)]
+    batch = Batch([(clip,) for clip in clips], [0, 1], [11, 12])
+    loss = objective(batch)
+    by_hand, count = 0.0, 0
+    for index, clip in enumerate(clips):
+        hidden = spans(len(clip), spec.share, spec.span, batch.generators()[index])
+        seen = alter(clip, hidden, batch.generators(1)[index])
+        guess = objective.head(network.transformer(seen[None], torch.tensor([len(clip)]))[0][-1][0])
+        by_hand += float((guess[hidden] - clip[hidden]).abs().sum())
+        count += int(hidden.sum()) * network.channels
+    assert float(loss.total) == pytest.approx(by_hand, rel=1e-5) and loss.count == count
 
 
 def test_a_width_that_the_heads_do_not_divide_is_said_at_the_field() -> None:

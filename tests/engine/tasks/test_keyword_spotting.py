@@ -69,7 +69,7 @@ def test_fine_tuning_trains_the_upstream(tmp_path: Path) -> None:
     made = spec(upstream="mockingjay-small", mode="fine-tune")
     learner = Learner(made, upstream.find("mockingjay-small"), 2)
     waves = [torch.randn(8000, generator=torch.Generator().manual_seed(0))] * 2
-    learner(Batch(waves, torch.tensor([0, 1])))["loss"].backward()
+    learner(Batch(waves, torch.tensor([0, 1]))).total.backward()
     assert learner.upstream is not None
     assert all(weight.grad is not None and float(weight.grad.abs().sum()) > 0 for weight in learner.upstream.parameters())
 

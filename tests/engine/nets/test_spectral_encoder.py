@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from engine.errors import Refused
-from engine.nets.encoder import SpectralEncoder
+from engine.nets.spectral_encoder import Shape, SpectralEncoder
+from engine.upstream import Card
 
 
 @pytest.fixture
 def encoder() -> SpectralEncoder:
     torch.manual_seed(0)
-    return SpectralEncoder("mel", reduce=2, width=16, blocks=3, heads=2, inner=32, dropout=0.0).eval()
+    shape = Shape("mel", reduce=2, width=16, blocks=3, heads=2, inner=32)
+    card = Card("tiny", "Tiny", len(shape.dims) - 1, shape.dims, shape.hop, shape.shortest, attention=True)
+    return SpectralEncoder(card, shape).eval()
 
 
 def waves(*samples: int) -> list[torch.Tensor]:
@@ -22,7 +25,7 @@ def waves(*samples: int) -> list[torch.Tensor]:
 def test_frames_are_exact(encoder: SpectralEncoder, samples: int) -> None:
     hidden = encoder(waves(samples))
     assert hidden.states[0].shape[1] == int(hidden.lengths[0]) == encoder.frames(samples) == (1 + samples // 160) // 2
-    assert encoder.shortest <= 361 and encoder.frames(encoder.shortest) == 1
+    assert encoder.card.shortest <= 361 and encoder.frames(encoder.card.shortest) == 1
 
 
 def test_a_clip_is_the_same_alone_and_beside_others(encoder: SpectralEncoder) -> None:
@@ -59,7 +62,7 @@ def test_long_clips_are_cut_and_short_ones_beside_them_are_not_touched(encoder: 
     alone = encoder([short])
     assert torch.allclose(hidden.clip(1)[-1], alone.clip(0)[-1], atol=1e-5)
     assert len(hidden.clip(0)[-1]) == encoder.frames(16000)
-    first = encoder.transformer(encoder.features([long])[0][None, :25], torch.tensor([25]))[0][-1][0]
+    first = encoder.transformer(encoder.local([long])[0][None, :25], torch.tensor([25]))[0][-1][0]
     assert torch.allclose(hidden.clip(0)[-1][:25], first, atol=1e-5)  # 50 frames are cut into 25 and 25
 
 
@@ -67,3 +70,14 @@ def test_maps_of_a_clip_that_is_cut_are_refused(encoder: SpectralEncoder) -> Non
     encoder.longest = 30
     with pytest.raises(Refused, match="up to 1 second"):
         encoder(waves(32000), attention=True)
+
+
+def test_in_two_parts_it_gives_the_same_states(encoder: SpectralEncoder) -> None:
+    clips = waves(5000, 16000, 9000)
+    whole = encoder(clips)
+    local = encoder.local(clips)
+    lengths = [len(clip) for clip in local]
+    states = encoder.contextual(encoder.projected(torch.cat(local)), lengths)
+    for layer, state in enumerate(states):
+        for index, clip in enumerate(torch.split(state, lengths)):
+            assert torch.allclose(clip, whole.clip(index)[layer], atol=1e-5)
