@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.machine import describe, matrix_rate, processor_seconds
-from probing.stats import clusters
+from engine import clusters
 
 DIMS = 768
 

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine import clusters
 from engine.errors import Refused
 from engine.rows import Rows
 from engine.run import Context
 from probing import soundlabels
 from probing.labelled import Labelled, labelled, split, states, utterances
-from probing.stats import clusters
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from engine import clusters, information
 from engine.errors import Refused
 from engine.rows import Rows
 from engine.run import Context, Figure, Value
 from probing.compared import Compared, Scores
 from probing.labelled import Labelled, split, states
-from probing.stats import clusters, information
 
 MEASURES = {
     "PNMI": "share of the label's entropy",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from probing.stats import information
+from engine import information
 
 
 def rows(table: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

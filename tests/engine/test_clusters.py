@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from probing.stats import clusters, information
+from engine import clusters, information
 
 
 def test_clouds_that_lie_apart_are_found() -> None:
