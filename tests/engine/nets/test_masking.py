@@ -1,8 +1,10 @@
 """Hidden frames: how many, where, and what is put in their place."""
 
+import math
+
 import torch
 
-from engine.nets.masking import alter, spans
+from engine.nets.masking import alter, runs, spans
 
 
 def test_the_proportions_hold_over_ten_thousand_draws() -> None:
@@ -41,3 +43,23 @@ def test_spans_stay_inside_short_clips_and_every_clip_hides_something() -> None:
             assert hidden.shape == (frames,) and 1 <= int(hidden.sum()) <= frames
             runs = hidden.int().diff(prepend=torch.zeros(1, dtype=torch.int)).clamp(min=0).sum()
             assert int(runs) <= max(1, round(frames * 0.15 / 7))
+
+
+def test_runs_begin_with_the_given_chance_at_each_frame_and_may_overlap() -> None:
+    generator = torch.Generator().manual_seed(3)
+    frames, chance, span, draws = 500, 0.065, 10, 2_000
+    hidden = torch.stack([runs(frames, chance, span, generator) for _ in range(draws)])
+    # 32.5 beginnings on average among 491 places; a frame is spared where none of the ten before it is a beginning.
+    spared = sum(0.5 * math.comb(491 - 10, count) / math.comb(491, count) for count in (32, 33))
+    inside = hidden[:, 50:450].float().mean()
+    assert abs(float(inside) - (1 - spared)) < 0.003 and abs(float(inside) - 0.49) < 0.01
+    assert abs(float(hidden[:, 0].float().mean()) - 32.5 / 491) < 0.02  # the first frame is hidden by one beginning only
+
+
+def test_runs_leave_something_of_a_short_clip_to_be_seen() -> None:
+    generator = torch.Generator().manual_seed(4)
+    for frames in (3, 4, 9, 20, 21, 45):
+        for _ in range(40):
+            hidden = runs(frames, 0.065, 10, generator)
+            assert hidden.shape == (frames,) and 1 < int(hidden.sum()) < frames
+    assert runs(1, 0.065, 10, generator).tolist() == [True]
