@@ -11,9 +11,10 @@ clips go through the front end in pieces that give the same numbers as the whole
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,8 @@ class Wav2Vec2(Contextual):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        if self.quantizer is not None:
+            nn.init.normal_(self.quantizer.weight)
         for position in self.positions:
             assert isinstance(position, _Position)
             weight = position.convolution.weight
@@ -149,6 +152,14 @@ class Wav2Vec2(Contextual):
 
     def contextual(self, x: Tensor, lengths: list[int]) -> list[Tensor]:
         return self._states(x, lengths, False)[0]
+
+    @property
+    def feeds(self) -> Sequence[nn.Module]:
+        return [cast(_Block, block).down for block in self.blocks]
+
+    def without_front(self) -> Self:
+        parts = (self.front, self.projection_norm, self.projection, self.quantizer)
+        return deepcopy(self, {id(part): None for part in parts})
 
     def _states(self, x: Tensor, lengths: list[int], attention: bool) -> tuple[list[Tensor], list[list[Tensor]]]:
         """`lengths` are those before frames are squeezed into one."""
