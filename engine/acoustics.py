@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ TRACKS = {
     "harmonicity": "dB",
 }
 
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+
 
 def frames(samples: int) -> int:
     """Frames of a wave of so many samples."""
@@ -57,6 +60,18 @@ def tracks(wave: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         made = {"pitch": 12 * torch.log2(found.pitch / 27.5), "voicing": found.voicing, "harmonicity": found.harmonicity}
     others = {"loudness": loudness, "alpha ratio": alpha_ratio, "zero crossings": zero_crossings, "rasta": rasta}
     return {name: made[name] if name in made else others[name](wave) for name in names}
+
+
+def over(track: Numbers, starts: Numbers, ends: Numbers) -> Numbers:
+    """Mean of a track over the frames whose middle lies in each stretch of seconds, at least one; NaN is left out."""
+    low = np.ceil(starts / FRAME - 0.5 - 1e-6).astype(int).clip(0, len(track) - 1)
+    high = np.ceil(ends / FRAME - 0.5 - 1e-6).astype(int).clip(low + 1, len(track))
+    known = ~np.isnan(track)
+    total = np.concatenate([[0.0], np.where(known, track, 0.0).cumsum()])
+    count = np.concatenate([[0], known.cumsum()])
+    counted = count[high] - count[low]
+    mean: Numbers = np.where(counted > 0, (total[high] - total[low]) / counted.clip(1), np.nan)
+    return mean
 
 
 def loudness(wave: Tensor) -> Tensor:

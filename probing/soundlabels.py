@@ -63,25 +63,13 @@ def means(source: str, index: "DataFrame", names: Sequence[str], ctx: Context) -
     return found
 
 
-def over(track: "Values", starts: "Values", ends: "Values") -> "Values":
-    """Mean of a track over the frames whose middle lies in each stretch of seconds, at least one; NaN is left out."""
-    low = np.ceil(starts / acoustics.FRAME - 0.5 - 1e-6).astype(int).clip(0, len(track) - 1)
-    high = np.ceil(ends / acoustics.FRAME - 0.5 - 1e-6).astype(int).clip(low + 1, len(track))
-    known = ~np.isnan(track)
-    total = np.concatenate([[0.0], np.where(known, track, 0.0).cumsum()])
-    count = np.concatenate([[0], known.cumsum()])
-    counted = count[high] - count[low]
-    mean: Values = np.where(counted > 0, (total[high] - total[low]) / counted.clip(1), np.nan)
-    return mean
-
-
 def _of(utterance: Utterance, starts: "Values", ends: "Values", names: Sequence[str], tier: str) -> dict[str, "Values"]:
     found = {}
     tracks = [name for name in names if name in acoustics.TRACKS]
     if tracks or "signal to noise" in names:
         wave = audio.load(utterance.path, start=utterance.start, end=utterance.end).wave
         for name, track in acoustics.tracks(wave, tracks).items():
-            found[name] = over(track.double().numpy(), starts, ends)
+            found[name] = acoustics.over(track.double().numpy(), starts, ends)
         if "signal to noise" in names:
             found["signal to noise"] = np.full(len(starts), acoustics.signal_to_noise(wave))
     if "rate" in names:

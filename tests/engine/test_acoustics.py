@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -162,3 +163,11 @@ def test_a_long_wave_is_worked_on_in_blocks(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(acoustics, "BLOCK", 37)
     for name, track in acoustics.tracks(sound, acoustics.TRACKS).items():
         assert torch.allclose(track, whole[name], rtol=1e-4, atol=1e-4, equal_nan=True), name
+
+
+def test_the_mean_is_over_the_frames_whose_middle_lies_within() -> None:
+    track = np.array([1.0, 2.0, np.nan, 4.0, 8.0])
+    starts = np.array([0.0, 0.005, 0.006, 0.02, 0.012, 0.04, 0.3, 0.0])
+    ends = np.array([0.02, 0.016, 0.016, 0.03, 0.013, 0.07, 0.4, 0.05])
+    found = acoustics.over(track, starts, ends)
+    assert found == pytest.approx([1.5, 1.5, 2.0, np.nan, 2.0, 8.0, 8.0, 3.75], nan_ok=True)

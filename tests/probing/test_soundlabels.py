@@ -59,14 +59,6 @@ def test_a_row_of_a_frame_has_the_sound_of_its_time(ctx: Context, corpus: str) -
     assert found["pitch"][~second] == pytest.approx(np.full((~second).sum(), semitones(200)), abs=0.05)
 
 
-def test_the_mean_is_over_the_frames_whose_middle_lies_within() -> None:
-    track = np.array([1.0, 2.0, np.nan, 4.0, 8.0])
-    starts = np.array([0.0, 0.005, 0.006, 0.02, 0.012, 0.04, 0.3, 0.0])
-    ends = np.array([0.02, 0.016, 0.016, 0.03, 0.013, 0.07, 0.4, 0.05])
-    found = soundlabels.over(track, starts, ends)
-    assert found == pytest.approx([1.5, 1.5, 2.0, np.nan, 2.0, 8.0, 8.0, 3.75], nan_ok=True)
-
-
 def test_the_rate_counts_phones_from_the_first_to_the_last(ctx: Context) -> None:
     name = "spoken:digits?voices=3&takes=1"
     rows = extract.rows("mel", name, ctx, unit="utterance")
