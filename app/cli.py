@@ -80,7 +80,7 @@ def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: Pairs 
     watcher = threading.Thread(target=terminal.show_progress, args=(job.folder, over.wait), daemon=True)
     watcher.start()
     try:
-        code = worker.work(job, workbench.resolve)
+        code = worker.work(job, workbench.resolve, workbench.COMMAND)
     finally:
         over.set()
         watcher.join()
@@ -285,7 +285,7 @@ def worker(folder: Path) -> None:
 
     job = Job(folder)
     allow_own_code(job.status().own_code)
-    raise typer.Exit(work(job, workbench.resolve))
+    raise typer.Exit(work(job, workbench.resolve, workbench.COMMAND))
 
 
 @cli.command(hidden=True)

@@ -168,7 +168,7 @@ def submit(document: dict[str, Any], *, priority: int = 0, executor: str = "proc
     reasons = spec.needs()
     if reasons:
         raise Refused(" ".join(reasons))
-    return store().submit(spec.document, priority=priority, executor=executor, slots=spec.slots)
+    return store().submit(spec.document, priority=priority, executor=executor, slots=spec.slots * spec.together)
 
 
 def jobs() -> Iterator[Job]:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field
 from torch import Tensor
 
-from engine import audio, corpus
+from engine import audio, corpus, ranks
 from engine.corpus import Utterance
 from engine.errors import Refused
 from engine.nets.describing import parameters
@@ -21,7 +21,7 @@ from engine.order import Order
 from engine.recent import Recent
 from engine.registry import Registry
 from engine.run import Context, Figure, Result, write_text
-from engine.train import Fit, Loss, Trainee, Training, curve, fit, seed_all, seed_of
+from engine.train import Fit, Loss, Plan, Trainee, Training, curve, fit, seed_all, seed_of
 from engine.upstream import Card, Tap, Upstream
 
 PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this
@@ -93,6 +93,10 @@ class Pretext(Training):
         """How often a network is trained, each time with what the one before has learnt."""
         return 1
 
+    def round_plan(self, number: int) -> Plan:
+        """How a round goes, counted from 0."""
+        return self.plan()
+
     @abstractmethod
     def network(self) -> Upstream:
         """The network that will be the upstream, with random weights."""
@@ -157,7 +161,7 @@ class Pretext(Training):
             objective,
             order,
             lambda clips, step: learnt.batch(clips, self.seed, step, ctx.device),
-            self.plan(),
+            self.round_plan(number),
             ctx,
             validate=lambda: _mean_losses(objective, held, self.batch_seconds, self.seed, ctx),
             folder=f"checkpoints/round-{number + 1}" if self.rounds > 1 else "checkpoints",
@@ -275,15 +279,22 @@ def _mean_losses(objective: Objective, held: Clips, budget: float, seed: int, ct
     """The losses on held-out clips: means over all that is guessed in them."""
     seconds = [piece.seconds for piece in held.sound.pieces]
     order = sorted(range(len(seconds)), key=lambda index: seconds[index])
-    sums: dict[str, float] = {}
-    count = 0.0
+    batches: list[list[int]] = []
     while order:
-        batch = [order.pop()]
-        while order and seconds[batch[0]] * (len(batch) + 1) <= budget:
-            batch.append(order.pop())
+        batches.append([order.pop()])
+        while order and seconds[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(order.pop())
+    sums: dict[str, float] = {}
+    # Every process computes some of them; the first batch shows all of them what there is to add up.
+    for number, batch in enumerate(batches):
+        mine = number % ranks.world() == ranks.rank()
+        if number and not mine:
+            continue
         ctx.check()
         loss = objective(held.batch(batch, seed, 0, ctx.device))
-        count += loss.count
         for name, value in {"loss": loss.total / loss.count, **loss.shown}.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * loss.count
-    return {f"valid_{name}": value / count for name, value in sums.items()}
+            sums[name] = sums.get(name, 0.0) + float(value) * loss.count * mine
+        sums["count"] = sums.get("count", 0.0) + loss.count * mine
+    totals = dict(zip(sums, ranks.sums(list(sums.values()), ctx.device), strict=True))
+    count = totals.pop("count")
+    return {f"valid_{name}": total / count for name, total in totals.items()}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from engine import ranks
 from engine.errors import Refused
 from engine.events import EventLog
 from engine.settings import settings
@@ -179,7 +180,9 @@ def choose_device(name: str) -> str:
     import torch  # a second of import that the queue, and a list of jobs, can do without
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.world() > 1:
+        name = f"cuda:{ranks.local()}"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise Refused(f"This machine has no usable GPU, so the device '{name}' cannot be used. Choose cpu or auto.")
     return name
@@ -196,7 +199,6 @@ class RunSpec(BaseModel, ABC):
     name: ClassVar[str]
     family: ClassVar[str] = ""  # analysis, pretext, task or suite
     slots: ClassVar[int] = 1  # how many of the queue's slots it takes; 0 = it only waits for others
-
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Same seed, same numbers.")
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -222,6 +224,11 @@ class RunSpec(BaseModel, ABC):
     def title(cls) -> str:
         """The name as a person reads it."""
         return cls.name.replace("_", " ").capitalize()
+
+    @property
+    def together(self) -> int:
+        """How many processes share it; each takes as many slots as one alone."""
+        return 1
 
     @property
     def document(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from engine import ranks
 from engine.errors import Refused
 
 KEPT = 2  # of a training stay on disk
@@ -28,7 +29,9 @@ class Checkpoints:
         return None
 
     def write(self, step: int, state: dict[str, Any]) -> None:
-        """Write beside, then rename; then drop what is too old."""
+        """Write beside, then rename; then drop what is too old. Of several processes only the first writes."""
+        if ranks.rank():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         for stray in self.folder.glob(".*.tmp"):
             stray.unlink(missing_ok=True)

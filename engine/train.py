@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine import optimizers
+from engine import optimizers, ranks
 from engine.errors import Cancelled, Interrupted, Refused
 from engine.optimizers import Optimizer, Schedule
 from engine.precision import Precision, check
@@ -64,7 +64,8 @@ class Plan:
     steps: int
     rate: float  # the highest learning rate
     warm_up: float = 0.07  # share of the steps in which the rate rises
-    schedule: Schedule = "line"  # and what it does then: falls to zero in a straight line or as a cosine, or stays
+    schedule: Schedule = "line"  # and what it does then: falls to zero in a line or as a cosine, stays, or falls at the end
+    fall: float = 0.07  # share of the steps in which `hold` falls
     optimizer: Optimizer = "AdamW"
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
@@ -79,7 +80,7 @@ class Plan:
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
-        return optimizers.rate_at(step, self.steps, self.rate, self.warm_up, self.schedule)
+        return optimizers.rate_at(step, self.steps, self.rate, self.warm_up, self.schedule, self.fall)
 
     @property
     def tell_every(self) -> int:
@@ -95,8 +96,15 @@ class Training(RunSpec):
     optimizer: Optimizer = Field("AdamW", description="What moves the weights.", json_schema_extra={"advanced": True})
     schedule: Schedule = Field(
         "line",
-        description="What the rate does after it has risen: fall to zero in a line or as a cosine, or stay.",
+        description="What the rate does when it has risen: fall to zero in a line, as a cosine or only at the end; or stay.",
         json_schema_extra={"advanced": True},
+    )
+    fall: float = Field(
+        0.07,
+        gt=0,
+        le=1,
+        description="Share of the steps in which the rate falls at the end.",
+        json_schema_extra={"advanced": True, "when": {"schedule": "hold"}},
     )
     warm_up: float = Field(
         0.07, ge=0, le=1, description="Share of the steps in which the rate rises.", json_schema_extra={"advanced": True}
@@ -118,6 +126,13 @@ class Training(RunSpec):
         description="Parts in which a batch is computed, one after the other, to need less memory.",
         json_schema_extra={"advanced": True},
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share each batch; every one takes a GPU where there are GPUs.",
+        json_schema_extra={"advanced": True},
+    )
     precision: Precision = Field(
         "float32", description="Number format of the matrix products.", json_schema_extra={"advanced": True}
     )
@@ -128,6 +143,10 @@ class Training(RunSpec):
         1000, ge=1, description="Steps from one validation to the next.", json_schema_extra={"advanced": True}
     )
 
+    @property
+    def together(self) -> int:
+        return self.processes
+
     def plan(self) -> Plan:
         """How this training goes."""
         return Plan(
@@ -135,6 +154,7 @@ class Training(RunSpec):
             self.rate,
             self.warm_up,
             self.schedule,
+            self.fall,
             self.optimizer,
             (0.9, self.beta),
             self.epsilon,
@@ -194,12 +214,21 @@ def fit(
                 "The checkpoints of this run were made with other settings. Start a new run instead of resuming this one."
             )
         step = _restore(state, module, optimizer, accelerator, fitted)
+        if state["processes"] != ranks.world():
+            made = "1 process" if state["processes"] == 1 else f"{state['processes']} processes"
+            ctx.note(
+                f"The checkpoint of step {step} was made by {made}; it goes on with {ranks.world()}. "
+                "The batches are the same, so the losses agree to rounding."
+            )
 
     def save() -> None:
         checkpoints.write(step, _state(step, plan, module, optimizer, accelerator, fitted))
 
+    def mine(step: int) -> list[int]:
+        return order(step)[ranks.rank() :: ranks.world()]
+
     def batch(step: int) -> list[Any]:
-        clips = order(step)
+        clips = mine(step) or order(step)[:1]  # with nothing to do it computes beside the others, for nothing
         count = min(plan.parts, len(clips))
         return [load(clips[part::count], step) for part in range(count)]
 
@@ -209,12 +238,12 @@ def fit(
         coming = ahead.submit(batch, step) if step < plan.steps else None
         try:
             while step < plan.steps and coming is not None:
-                ctx.progress(step, plan.steps, "training")
+                _agreed(ctx, step, plan)
                 parts = coming.result()
                 coming = ahead.submit(batch, step + 1) if step + 1 < plan.steps else None
-                seed_all(seed_of(plan.seed, step))
+                seed_all(seed_of(plan.seed, step, ranks.rank()))
                 module.begin(step, plan.steps)
-                told = _step(wrapped, stepper, optimizer, accelerator, parts, plan, step)
+                told = _step(wrapped, stepper, optimizer, accelerator, parts, float(bool(mine(step))), plan, step, ctx)
                 module.stepped()
                 step += 1
                 last = step == plan.steps
@@ -239,6 +268,17 @@ def fit(
     ctx.progress(plan.steps, plan.steps, "training")
     module.eval()
     return fitted
+
+
+def _agreed(ctx: Context, step: int, plan: Plan) -> None:
+    """Tell how far it is, and stop where that is asked for: the first process hears of it, and all stop at one step."""
+    stop: Cancelled | Interrupted | None = None
+    try:
+        ctx.progress(step, plan.steps, "training")
+    except (Cancelled, Interrupted) as asked:
+        stop = asked
+    if ranks.sums([float(stop is not None)], ctx.device)[0]:
+        raise stop or Interrupted("The first process was asked to stop.")
 
 
 def curve(fitted: Fit) -> list[dict[str, Value]]:
@@ -267,14 +307,17 @@ def seed_of(*numbers: int) -> int:
 
 
 def _accelerator(precision: Precision, device: torch.device) -> Any:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, GradientState
 
     # Accelerate remembers the precision and device of the first training of a process; each of ours chooses its own.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     mixed = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[precision]
-    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", device_placement=False)
+    dropping = DistributedDataParallelKwargs(
+        find_unused_parameters=True
+    )  # blocks that are left out of a step have no gradient
+    return Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", device_placement=False, kwargs_handlers=[dropping])
 
 
 def _step(
@@ -283,28 +326,30 @@ def _step(
     optimizer: torch.optim.Optimizer,
     accelerator: Any,
     parts: list[Any],
+    weight: float,
     plan: Plan,
     step: int,
+    ctx: Context,
 ) -> dict[str, float]:
     rate = plan.rate_at(step)
     for group in optimizer.param_groups:
         group["lr"] = rate
     sums: dict[str, float] = {}
-    count = 0.0
+    counted = 0.0
     for number, part in enumerate(parts):
         with nullcontext() if number + 1 == len(parts) else accelerator.no_sync(wrapped):
             loss: Loss = wrapped(part)
-            accelerator.backward(loss.total)
-        count += loss.count
-        sums["loss"] = sums.get("loss", 0.0) + float(loss.total.detach())
-        for name, value in loss.shown.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) * loss.count
-    told = {name: value / count for name, value in sums.items()}
+            accelerator.backward(loss.total * weight)
+        for name, value in {"loss": loss.total / loss.count, **loss.shown}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * loss.count * weight
+        counted += loss.count * weight
+    count, *rest = ranks.sums([counted, *sums.values()], ctx.device)
+    told = {name: value / count for name, value in zip(sums, rest, strict=True)}
     if not np.isfinite(told["loss"]):
         raise Refused(_broke_down(step, plan, "loss"))
     for parameter in wrapped.parameters():
         if parameter.grad is not None:
-            parameter.grad /= count
+            parameter.grad *= ranks.world() / count  # several processes have taken the mean of their sums
     norm = float(accelerator.clip_grad_norm_(wrapped.parameters(), plan.clip))
     # Under float16 an overflow is ordinary: the scaler skips the step and halves its scale.
     if not np.isfinite(norm) and plan.precision != "float16":
@@ -346,6 +391,7 @@ def _state(
 ) -> dict[str, Any]:
     return {
         "identity": plan.identity,
+        "processes": ranks.world(),
         "step": step,
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from engine import ranks, together
 from engine.errors import AuscultError, Cancelled, Interrupted, Refused, explain
 from engine.facts import carry_out
 from engine.job import INLINE, Job, JobStore, State
@@ -39,13 +40,23 @@ Resolve = Callable[[dict[str, Any]], RunSpec]
 log = logging.getLogger("auscult")
 
 
-def work(job: Job, resolve: Resolve) -> int:
+def work(job: Job, resolve: Resolve, command: Sequence[str] = ()) -> int:
     """Run this job to its end and return an exit code. Called on a job that is over, it changes nothing.
 
-    In the main thread, SIGTERM and a first Ctrl-C ask the run to save and stop; a second Ctrl-C kills.
+    In the main thread, SIGTERM and a first Ctrl-C ask the run to save and stop; a second Ctrl-C kills. A job of several
+    processes is started as such by `command`, the program that knows the verb `worker`.
     """
-    with _logging(job), _signals() as asked:
-        return _work(job, resolve, asked)
+    with _logging(job):
+        if ranks.rank():
+            return together.follow(job, resolve(job.document))
+        with _signals() as asked:
+            processes = int(job.document.get("processes", 1))
+            if processes > 1 and ranks.world() == 1 and command and not job.status().state.is_over:
+                together.launch(job, processes, command, asked)
+                return _CODES.get(job.status().state, FAILED)
+            code = _work(job, resolve, asked)
+    # What torchrun starts ends well whatever came of the job: the folder tells, and torchrun would only shout.
+    return code if ranks.world() == 1 else FINISHED
 
 
 def _work(job: Job, resolve: Resolve, asked: Stop) -> int:
@@ -77,6 +88,7 @@ def _attempt(job: Job, resolve: Resolve, asked: Stop) -> None:
     children.ctx = ctx
     try:
         result = carry_out(resolve(job.document), ctx, attempt=job.status().attempts)
+        ranks.leave()
         result.save(job.result_file)
     except (Cancelled, KeyboardInterrupt):
         job.cancel_children()
@@ -157,7 +169,12 @@ class _Children:
         name = f"{self.job.id}.{self.count:02d}"
         self.count += 1
         child = self.store.submit(
-            spec.document, priority=status.priority, executor=status.executor, parent=self.job.id, id=name, slots=spec.slots
+            spec.document,
+            priority=status.priority,
+            executor=status.executor,
+            parent=self.job.id,
+            id=name,
+            slots=spec.slots * spec.together,
         )
         if child.document != json.loads(json.dumps(spec.document)):
             raise Refused(f"{name} was another run when this suite first started; submit the suite anew.")
