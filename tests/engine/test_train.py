@@ -165,13 +165,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: 
     assert all(bool(torch.isfinite(weight).all()) for weight in state["module"].values())
 
 
-def test_the_rate_rises_then_falls_to_zero() -> None:
-    plan = Plan(100, 1.0, warm_up=0.1)
-    rates = [plan.rate_at(step) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[10] == pytest.approx(1.0)
-    assert rates[55] == pytest.approx(0.5) and rates[100] == 0.0
-
-
 def test_order_deals_every_clip_once_an_epoch_within_the_budget() -> None:
     lengths = list(np.random.default_rng(0).uniform(1, 10, 50))
     order = Order(lengths, 30.0, seed=4)
