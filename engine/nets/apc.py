@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence, unpack_sequence
 
 from engine.errors import Refused
@@ -28,6 +29,7 @@ class Shape:
     normalised: bool = True  # features, over the clip
     widths: tuple[int, ...] = ()  # of the groups that are quantized after the last layer
     entries: tuple[int, ...] = ()  # of their codebooks
+    dropout: float = 0.0  # of what each layer says, while learning
 
     def __post_init__(self) -> None:
         if min(self.mels, self.dim, self.layers, *self.widths, *self.entries) < 1:
@@ -58,7 +60,7 @@ class APC(Upstream):
         return self.shape.framing.frames(samples)
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
-        states = self._states(wavs)
+        states = self.states(self.local(wavs))
         padded = [pad_packed_sequence(state, batch_first=True)[0].float() for state in states]
         lengths = torch.tensor([self.frames(wav.numel()) for wav in wavs], device=self.device)
         return Hidden(padded, lengths)
@@ -66,17 +68,24 @@ class APC(Upstream):
     def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
         assert self.quantizer is not None
         with torch.autocast(self.device.type, enabled=False):
-            return {"codes": [self.quantizer(clip) for clip in unpack_sequence(self._states(wavs)[-1])]}
+            return {"codes": [self.quantizer(clip) for clip in unpack_sequence(self.states(self.local(wavs))[-1])]}
 
-    def _states(self, wavs: list[Tensor]) -> list[PackedSequence]:
+    def local(self, wavs: list[Tensor]) -> list[Tensor]:
+        """The features of each clip: (frames, mels)."""
         clips = []
         for wav in wavs:
             feature = self.features(wav.to(self.device))
             clips.append(normalise(feature) if self.shape.normalised else feature)
+        return clips
+
+    def states(self, clips: list[Tensor]) -> list[PackedSequence]:
+        """Every state of clips of features."""
         states = [pack_sequence(clips, enforce_sorted=False)]
         for number, layer in enumerate(self.layers):
             heard = states[-1]
             said: PackedSequence = layer(heard)[0]
+            if self.training and self.shape.dropout:
+                said = said._replace(data=functional.dropout(said.data, self.shape.dropout))
             if self.shape.residual and number:
                 said = said._replace(data=said.data.float() + heard.data)
             states.append(said)

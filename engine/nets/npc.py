@@ -34,6 +34,7 @@ class Shape:
     normalised: bool = True  # features, over the clip
     widths: tuple[int, ...] = ()  # of the groups that are quantized at the end
     entries: tuple[int, ...] = ()  # of their codebooks
+    dropout: float = 0.0  # of what each block adds, while learning
 
     def __post_init__(self) -> None:
         if min(self.mels, self.dim, self.blocks, self.kernel, self.mask, *self.widths, *self.entries) < 1:
@@ -72,7 +73,7 @@ class NPC(Upstream):
         return self.shape.framing.frames(samples)
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
-        clips = [self._clip(wav) for wav in wavs]
+        clips = [self.states([clip]) for clip in self.local(wavs)]
         lengths = torch.tensor([len(clip[0]) for clip in clips], device=self.device)
         padded = []
         for _ in self.card.dims:  # what is put together is let go, so that a long clip is held once
@@ -82,25 +83,42 @@ class NPC(Upstream):
     def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
         assert self.quantizer is not None
         with torch.autocast(self.device.type, enabled=False):
-            return {"codes": [self.quantizer(self._clip(wav)[-1]) for wav in wavs]}
+            return {"codes": [self.quantizer(self.states([clip])[-1]) for clip in self.local(wavs)]}
 
-    def _clip(self, wav: Tensor) -> list[Tensor]:
-        feature: Tensor = self.features(wav.to(self.device))
-        states = [normalise(feature) if self.shape.normalised else feature]
-        x, total = states[0].T[None], torch.zeros((), device=feature.device)
+    def local(self, wavs: list[Tensor]) -> list[Tensor]:
+        """The features of each clip: (frames, mels)."""
+        clips = []
+        for wav in wavs:
+            feature = self.features(wav.to(self.device))
+            clips.append(normalise(feature) if self.shape.normalised else feature)
+        return clips
+
+    def states(self, clips: list[Tensor]) -> list[Tensor]:
+        """Every state of clips of features, whose frames stand one after another: (sum of frames, dim)."""
+        lengths = [len(clip) for clip in clips]
+        states = [torch.cat(clips)]
+        x, total = states[0], torch.zeros((), device=states[0].device)
         for number, block in enumerate(self.blocks):
-            x = block(x)
-            states.append(x[0].T)
+            x = block(x, lengths)
+            states.append(x)
             if str(number) in self.masked:
-                masked = self.masked[str(number)](x)[0].T
-                states.append(masked)
-                total = total + masked
+                states.append(self.masked[str(number)](x, lengths))
+                total = total + states[-1]
         states.append(total if self.bottleneck is None else self.bottleneck(total))
         return states
 
 
+def _along(convolve: Callable[[Tensor], Tensor], x: Tensor, lengths: list[int]) -> Tensor:
+    """A convolution over each clip of frames (sum of frames, dim), none of which sees another clip."""
+    if len(lengths) == 1:
+        return convolve(x.T[None])[0].T
+    padded = pad_sequence(list(torch.split(x, lengths)), batch_first=True)
+    y = convolve(padded.transpose(1, 2)).transpose(1, 2)
+    return torch.cat([clip[:length] for clip, length in zip(y, lengths, strict=True)])
+
+
 class _Block(nn.Module):
-    """A convolution over three frames and one over a single frame: (1, channels, frames) -> (1, dim, frames)."""
+    """A convolution over three frames and one over a single frame: (sum of frames, channels) -> (sum of frames, dim)."""
 
     def __init__(self, shape: Shape, number: int) -> None:
         super().__init__()
@@ -110,15 +128,17 @@ class _Block(nn.Module):
         self.linear = nn.Conv1d(shape.dim, shape.dim, 1)
         self.first_norm = nn.BatchNorm1d(shape.dim) if shape.batch_norm else nn.Identity()
         self.second_norm = nn.BatchNorm1d(shape.dim) if shape.batch_norm else nn.Identity()
+        self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.activate(self.first_norm(self.conv(x).float()))
-        y: Tensor = self.second_norm(self.linear(inner).float())
+    def forward(self, x: Tensor, lengths: list[int]) -> Tensor:
+        # The norms are over frames of clips alone, never over padding.
+        inner = self.activate(self.first_norm(_along(self.conv, x, lengths).float()))
+        y: Tensor = self.dropout(self.second_norm(_along(self.linear, inner, [len(inner)]).float()))
         return self.activate(y + x if self.residual else y)
 
 
 class _Masked(nn.Conv1d):
-    """A convolution that does not see the frames in the middle of its window: (1, dim, frames) -> the same."""
+    """A convolution that does not see the frames in the middle of its window: (sum of frames, dim) -> the same."""
 
     def __init__(self, shape: Shape, number: int) -> None:
         super().__init__(shape.dim, shape.dim, shape.kernel, padding=shape.kernel // 2)
@@ -129,5 +149,7 @@ class _Masked(nn.Conv1d):
         self.register_buffer("seen", seen)
         self.seen: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.conv1d(x, self.weight * self.seen, self.bias, padding=self.padding).float().tanh()
+    def forward(self, x: Tensor, lengths: list[int]) -> Tensor:  # type: ignore[override]
+        weight = self.weight * self.seen
+        padding = self.kernel_size[0] // 2
+        return _along(lambda y: functional.conv1d(y, weight, self.bias, padding=padding), x, lengths).float().tanh()
