@@ -26,15 +26,36 @@ def runs(frames: int, chance: float, span: int, generator: torch.Generator, leas
     return hidden
 
 
-def alter(x: Tensor, hidden: Tensor, generator: torch.Generator) -> Tensor:
+def alter(x: Tensor, hidden: Tensor, generator: torch.Generator, *, in_a_row: bool = False) -> Tensor:
     """What the network gets to see of a clip (Liu et al. 2020, after BERT): one die decides about its hidden frames.
 
-    Eight times in ten they are zero, once in ten other frames of the clip, once in ten left as they are.
+    Eight times in ten they are zero, once in ten other frames of the clip, once in ten left as they are. The other frames
+    are drawn one by one, or come `in_a_row` from another place, so that those of a run follow one another.
     """
     x, hidden = x.clone(), hidden.to(x.device)
     die = float(torch.rand((), generator=generator))
     if die < 0.8:
         x[hidden] = 0
+    elif die < 0.9 and in_a_row:
+        x[hidden] = x.roll(int(torch.randint(1, max(2, len(x)), (), generator=generator)), dims=0)[hidden]
     elif die < 0.9:
         x[hidden] = x[torch.randint(len(x), (int(hidden.sum()),), generator=generator).to(x.device)]
     return x
+
+
+def alter_each(x: Tensor, hidden: Tensor, generator: torch.Generator) -> Tensor:
+    """The same with a die for each hidden frame."""
+    at = hidden.cpu().nonzero()[:, 0]
+    die = torch.rand(len(at), generator=generator)
+    source = torch.arange(len(x))
+    source[at] = torch.where(die < 0.9, torch.randint(len(x), (len(at),), generator=generator), at)
+    x = x[source.to(x.device)]
+    x[at[die < 0.8].to(x.device)] = 0
+    return x
+
+
+def stretch(length: int, widest: int, generator: torch.Generator) -> slice:
+    """A stretch anywhere in `length` frames or channels, of any width from nothing to `widest`."""
+    width = int(torch.randint(min(widest, length) + 1, (), generator=generator))
+    start = int(torch.randint(length - width + 1, (), generator=generator))
+    return slice(start, start + width)

@@ -2,16 +2,13 @@
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
 
-from engine.nets.masking import alter, spans
 from engine.nets.spectral_encoder import SpectralEncoder
-from engine.pretext import Batch, Before, Objective
+from engine.pretext import Before, Objective
 from engine.pretext_networks import OnFeatures
-from engine.train import Loss, Training
+from engine.reconstruction import InRuns
+from engine.train import Training
 from engine.upstream import Upstream
 
 
@@ -31,34 +28,4 @@ class Mockingjay(OnFeatures):
 
     def objective(self, network: Upstream, before: Before) -> Objective:
         assert isinstance(network, SpectralEncoder)
-        return Reconstruction(network, self.share, self.span)
-
-
-class Reconstruction(Objective):
-    """Mean absolute error on the hidden frames."""
-
-    def __init__(self, network: SpectralEncoder, share: float, span: int) -> None:
-        super().__init__()
-        self.network = network
-        self.share, self.span = share, span
-        width = network.width
-        self.head = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=1e-12), nn.Linear(width, network.channels)
-        )
-
-    def prepare(self, wave: Tensor) -> tuple[Tensor]:
-        return (self.network.local([wave])[0],)
-
-    def hides(self, batch: Batch) -> list[Tensor]:
-        return [
-            spans(len(clip), self.share, self.span, generator)
-            for clip, generator in zip(batch.part(), batch.generators(), strict=True)
-        ]
-
-    def forward(self, batch: Batch) -> Loss:
-        clips, hides = batch.part(), self.hides(batch)
-        seen = [alter(clip, hidden, draw) for clip, hidden, draw in zip(clips, hides, batch.generators(1), strict=True)]
-        hidden = torch.cat(hides).to(clips[0].device)
-        states = self.network.contextual(self.network.projected(torch.cat(seen)), [len(clip) for clip in clips])
-        guess = self.head(states[-1][hidden])
-        return Loss.mean(functional.l1_loss(guess, torch.cat(clips)[hidden], reduction="none"))
+        return InRuns(network, self.share, self.span)

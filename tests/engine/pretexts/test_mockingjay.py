@@ -15,7 +15,8 @@ from engine.errors import Interrupted, Refused
 from engine.job import Job, JobStore, State
 from engine.nets.masking import alter, spans
 from engine.pretext import Batch
-from engine.pretexts.mockingjay import Mockingjay, Reconstruction
+from engine.pretexts.mockingjay import Mockingjay
+from engine.reconstruction import InRuns
 from engine.run import Context
 from engine.settings import HOUSE
 
@@ -111,7 +112,7 @@ def test_a_stop_keeps_a_checkpoint_and_no_upstream(workspace: Path) -> None:
 def test_only_hidden_frames_count() -> None:
     spec = Mockingjay(**{name: value for name, value in TINY.items() if name != "run"})  # type: ignore[arg-type]
     network = spec.network()
-    objective = Reconstruction(network, spec.share, spec.span).eval()
+    objective = InRuns(network, spec.share, spec.span).eval()
     clips = [torch.randn(frames, network.channels) for frames in (20, 31)]
     batch = Batch([(clip,) for clip in clips], [0, 1], [11, 12])
     loss = objective(batch)
