@@ -1,8 +1,10 @@
 """Networks in two parts, which is what most pretexts need: frames by themselves, then what they become in context."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.upstream import Upstream
 
@@ -27,3 +29,12 @@ class Contextual(Upstream):
     @abstractmethod
     def contextual(self, x: Tensor, lengths: list[int]) -> list[Tensor]:
         """All states (frames, width) of projected frames of clips of these lengths: the input of the first block, ..."""
+
+    @property
+    @abstractmethod
+    def feeds(self) -> Sequence[nn.Module]:
+        """The last layer of the feed-forward net of each block: what it gives is added to the block's input."""
+
+    @abstractmethod
+    def without_front(self) -> Self:
+        """A copy of the part that `contextual` needs, for a teacher that hears what another has projected."""

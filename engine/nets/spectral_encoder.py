@@ -1,9 +1,12 @@
 """A Transformer over the features of another upstream, which is not trained along: the network of many pretexts."""
 
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from engine import upstream
@@ -86,6 +89,13 @@ class SpectralEncoder(Contextual):
         states, _ = self.transformer.encode(padded, torch.tensor(lengths))
         valid = torch.arange(padded.shape[1], device=x.device) < torch.tensor(lengths, device=x.device)[:, None]
         return [state[valid] for state in states]
+
+    @property
+    def feeds(self) -> Sequence[nn.Module]:
+        return self.transformer.feeds
+
+    def without_front(self) -> Self:
+        return deepcopy(self, {id(self._front): ()})
 
     def forward(self, wavs: list[Tensor], attention: bool = False) -> Hidden:
         features = self.local([wav.to(self.device) for wav in wavs])

@@ -1,5 +1,7 @@
 """A Transformer encoder with named parts, whose every layer can be looked at (Vaswani et al. 2017; post-norm as in BERT)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -125,6 +127,11 @@ class Transformer(nn.Module):
             if seen is not None:
                 weights.append(seen)
         return states, weights if maps else None
+
+    @property
+    def feeds(self) -> list[nn.Module]:
+        """The last layer of each block's feed-forward net."""
+        return [cast(Block, block).narrow for block in self.blocks]
 
 
 def _start(module: nn.Module) -> None:
