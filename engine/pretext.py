@@ -125,19 +125,12 @@ class Pretext(Training):
 
     def run(self, ctx: Context) -> Result:
         """Train, then leave the upstream in artifacts/upstream."""
-        ctx.progress(0, self.steps, "reading the corpus")
-        train, valid = _divide(list(corpus.find(self.corpus).utterances()), self.corpus)
-        network: Upstream | None = None
+        turn: Round | None = None
         for number in range(self.rounds):
-            seed_all(self.seed + number)
-            before = network
-            network = self.network()
-            shortest = network.card.shortest / audio.SAMPLE_RATE
-            sound, held = Sound(train, shortest), Sound(valid, shortest, VALID_SECONDS)
-            objective = self.objective(network, Before(sound, ctx, number, before))
-            fitted = self._fit(objective, Clips(sound, objective), Clips(held, objective), number, ctx)
-        assert network is not None
-        revision = self.keep(network, ctx)
+            turn = self.start(ctx, number, None if turn is None else turn.network)
+            fitted = self._fit(turn, number, ctx)
+        assert turn is not None
+        revision = self.keep(turn.network, ctx)
         table = curve(fitted)
         return Result(
             table,
@@ -146,24 +139,35 @@ class Pretext(Training):
                 "upstream": f"job:{ctx.folder.name}",
                 "revision": revision,
                 "corpus": {"name": self.corpus, "content": corpus.find(self.corpus).content},
-                "seconds_of_sound": round(sum(piece.seconds for piece in sound.pieces), 1),
-                "weights": sum(weight.numel() for weight in network.parameters()),
+                "seconds_of_sound": round(sum(turn.learnt.sound.seconds), 1),
+                "weights": sum(weight.numel() for weight in turn.network.parameters()),
                 "first_loss": table[0]["loss"],
                 "last_loss": fitted.history[-1]["loss"],
                 "last_valid_loss": fitted.history[-1].get("valid_loss"),
-                **objective.facts(),
+                **turn.objective.facts(),
             },
         )
 
-    def _fit(self, objective: Objective, learnt: "Clips", held: "Clips", number: int, ctx: Context) -> Fit:
-        order = Order([piece.seconds for piece in learnt.sound.pieces], self.batch_seconds, self.seed)
+    def start(self, ctx: Context, number: int = 0, before: Upstream | None = None) -> "Round":
+        """Everything that a round begins with; `before` is what the round before it has trained."""
+        ctx.progress(0, self.steps, "reading the corpus")
+        train, valid = _divide(list(corpus.find(self.corpus).utterances()), self.corpus)
+        seed_all(self.seed + number)
+        network = self.network()
+        shortest = network.card.shortest / audio.SAMPLE_RATE
+        sound, held = Sound(train, shortest), Sound(valid, shortest, VALID_SECONDS)
+        objective = self.objective(network, Before(sound, ctx, number, before))
+        order = Order(sound.seconds, self.batch_seconds, self.seed)
+        return Round(network, objective, Clips(sound, objective), Clips(held, objective), order)
+
+    def _fit(self, turn: "Round", number: int, ctx: Context) -> Fit:
         return fit(
-            objective,
-            order,
-            lambda clips, step: learnt.batch(clips, self.seed, step, ctx.device),
+            turn.objective,
+            turn.order,
+            lambda clips, step: turn.learnt.batch(clips, self.seed, step, ctx.device),
             self.round_plan(number),
             ctx,
-            validate=lambda: _mean_losses(objective, held, self.batch_seconds, self.seed, ctx),
+            validate=lambda: _mean_losses(turn.objective, turn.held, self.batch_seconds, self.seed, ctx),
             folder=f"checkpoints/round-{number + 1}" if self.rounds > 1 else "checkpoints",
         )
 
@@ -239,6 +243,11 @@ class Sound:
     def __len__(self) -> int:
         return len(self.pieces)
 
+    @property
+    def seconds(self) -> list[float]:
+        """How long each piece is."""
+        return [piece.seconds for piece in self.pieces]
+
     def wave(self, number: int) -> Tensor:
         """The waveform of a piece."""
         piece = self.pieces[number]
@@ -262,6 +271,17 @@ class Clips:
             return self.objective.prepare(self.sound.wave(number))
 
 
+@dataclass(frozen=True)
+class Round:
+    """What one training of a network begins with."""
+
+    network: Upstream
+    objective: Objective
+    learnt: Clips
+    held: Clips  # that the validation loss is measured on
+    order: Order
+
+
 def _divide(utterances: list[Utterance], name: str) -> tuple[list[Utterance], list[Utterance]]:
     """Utterances to learn from and to validate on: the corpus' own splits, else every twentieth is held out."""
     if len(utterances) < 2:
@@ -277,7 +297,7 @@ def _divide(utterances: list[Utterance], name: str) -> tuple[list[Utterance], li
 
 def _mean_losses(objective: Objective, held: Clips, budget: float, seed: int, ctx: Context) -> dict[str, float]:
     """The losses on held-out clips: means over all that is guessed in them."""
-    seconds = [piece.seconds for piece in held.sound.pieces]
+    seconds = held.sound.seconds
     order = sorted(range(len(seconds)), key=lambda index: seconds[index])
     batches: list[list[int]] = []
     while order:
