@@ -1,6 +1,6 @@
-"""Clips that went through a network one by one, put together as a batch."""
+"""Clips of several lengths: put together as a batch, and worked on side by side without one seeing another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,18 @@ def together(clips: Sequence[Sequence[Tensor]], maps: Sequence[Sequence[Tensor]]
     if maps is None:
         return Hidden(states, lengths)
     return Hidden(states, lengths, [_padded(block) for block in zip(*maps, strict=True)])
+
+
+def convolved(convolve: Callable[[Tensor], Tensor], x: Tensor, lengths: Sequence[int]) -> Tensor:
+    """A convolution, (clips, channels, frames) to as many frames, over clips that stand one after another: (frames, dim).
+
+    It sees zeros beyond the ends of each clip, as if the clip were alone.
+    """
+    if len(lengths) == 1:
+        return convolve(x.T[None])[0].T
+    padded = pad_sequence(list(torch.split(x, list(lengths))), batch_first=True)
+    y = convolve(padded.transpose(1, 2)).transpose(1, 2)
+    return torch.cat([clip[:length] for clip, length in zip(y, lengths, strict=True)])
 
 
 def _padded(maps: Sequence[Tensor]) -> Tensor:

@@ -70,6 +70,16 @@ def diversity(likely: Tensor) -> Tensor:
     return 1 - perplexity(likely).sum() / likely.numel()
 
 
+def collapse(perplexity: float, entries: int) -> str:
+    """A sentence where a codebook of so many entries says next to nothing; else empty."""
+    if perplexity >= min(2.0, entries / 2):
+        return ""
+    return (
+        f"the codebook has collapsed: nearly all frames take the same of its {entries} entries (perplexity "
+        f"{perplexity:.2f}), so that next to nothing passes it. A lower learning rate may help."
+    )
+
+
 def annealed(step: int, start: float, end: float, factor: float) -> float:
     """A temperature that is multiplied by a factor at each step until it has come down to its end."""
     return max(end, start * factor**step)

@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import Refused
+from engine.nets.clips import convolved
 from engine.nets.quantizer import LinearQuantizer
 from engine.nets.spectra import Framing, Kaldi, normalise
 from engine.upstream import Card, Hidden, Upstream
@@ -108,15 +109,6 @@ class NPC(Upstream):
         return states
 
 
-def _along(convolve: Callable[[Tensor], Tensor], x: Tensor, lengths: list[int]) -> Tensor:
-    """A convolution over each clip of frames (sum of frames, dim), none of which sees another clip."""
-    if len(lengths) == 1:
-        return convolve(x.T[None])[0].T
-    padded = pad_sequence(list(torch.split(x, lengths)), batch_first=True)
-    y = convolve(padded.transpose(1, 2)).transpose(1, 2)
-    return torch.cat([clip[:length] for clip, length in zip(y, lengths, strict=True)])
-
-
 class _Block(nn.Module):
     """A convolution over three frames and one over a single frame: (sum of frames, channels) -> (sum of frames, dim)."""
 
@@ -132,8 +124,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, lengths: list[int]) -> Tensor:
         # The norms are over frames of clips alone, never over padding.
-        inner = self.activate(self.first_norm(_along(self.conv, x, lengths).float()))
-        y: Tensor = self.dropout(self.second_norm(_along(self.linear, inner, [len(inner)]).float()))
+        inner = self.activate(self.first_norm(convolved(self.conv, x, lengths).float()))
+        y: Tensor = self.dropout(self.second_norm(convolved(self.linear, inner, [len(inner)]).float()))
         return self.activate(y + x if self.residual else y)
 
 
@@ -152,4 +144,4 @@ class _Masked(nn.Conv1d):
     def forward(self, x: Tensor, lengths: list[int]) -> Tensor:  # type: ignore[override]
         weight = self.weight * self.seen
         padding = self.kernel_size[0] // 2
-        return _along(lambda y: functional.conv1d(y, weight, self.bias, padding=padding), x, lengths).float().tanh()
+        return convolved(lambda y: functional.conv1d(y, weight, self.bias, padding=padding), x, lengths).float().tanh()
