@@ -249,6 +249,16 @@ def layers(
         say(f"Written to {out}.")
 
 
+@cli.command(help=VERBS["export"][1])
+def export(
+    upstream: Annotated[str, typer.Argument(metavar="UPSTREAM")], folder: Annotated[Path, typer.Argument(metavar="FOLDER")]
+) -> None:
+    from engine.export import export as write
+
+    allow_own_code(True)
+    say(f"transformers.{write(upstream, folder)}.from_pretrained('{folder}') reads it.")
+
+
 @cli.command(help=VERBS["check"][1])
 def check() -> None:
     from app.checks import check

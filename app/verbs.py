@@ -12,6 +12,7 @@ VERBS = {
     "jobs": ("jobs [ID]", "List the jobs, or show, follow, cancel or resume one."),
     "list": ("list upstreams|corpora|runs|executors|recipes", "What there is to choose from."),
     "layers": ("layers UPSTREAM AUDIO... [--out FILE.npz]", "Name, and write, every layer of an upstream for some sounds."),
+    "export": ("export UPSTREAM FOLDER", "Write an upstream as transformers reads it: wav2vec 2.0, HuBERT and their kin."),
     "check": ("check", "Format, lint, types and import rules."),
     "test": ("test", "Every test, those in the browser included."),
     "doctor": ("doctor", "Say what this installation has and lacks, and what to do about it."),
