@@ -1,11 +1,16 @@
-"""The quantizers of vq-wav2vec (Baevski et al. 2019, arXiv:1910.05453), as they choose when nothing is learnt any more."""
+"""The quantizers of vq-wav2vec (Baevski et al. 2019, arXiv:1910.05453).
+
+Called, they choose as they do when nothing is learnt any more; `learn` is how they choose while they learn.
+"""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engine.nets.front import ACTIVATIONS
+from engine.nets.learnt_codes import Quantized, choose, shares
 
 PIECE = 4096  # frames whose distances to all entries are held at once
 
@@ -41,13 +46,23 @@ class Gumbel(Codebooks):
         return self.vectors.view(-1, self.entries, self.vectors.shape[2]).expand(self.codebooks, -1, -1)
 
     def codes(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            for number, score in enumerate(self.scores):
-                x = score(self.activate(x) if number else x)
-        return x.view(len(x), self.codebooks, -1).argmax(dim=2)
+        return self._scored(x).argmax(dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.chosen(self.codes(x))
+
+    def learn(self, x: Tensor, temperature: float) -> Quantized:
+        """Entries that are drawn by their scores; the gradient is that of a softmax at this temperature."""
+        choice = choose(self._scored(x), temperature, draw=self.training)
+        vectors = torch.einsum("nbe,bew->nbw", choice.weights, self.table()).flatten(1)
+        return Quantized(vectors, choice.codes, shares(choice.codes, self.entries), choice.likely)
+
+    def _scored(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            for number, score in enumerate(self.scores):
+                x = score(self.activate(x) if number else x)
+        return x.view(len(x), self.codebooks, -1)
 
 
 class KMeans(Codebooks):
@@ -69,6 +84,15 @@ class KMeans(Codebooks):
     def forward(self, x: Tensor) -> Tensor:
         near = self._projected(x)
         return self.chosen(self._nearest(near)).detach() + (near - near.detach())
+
+    def learn(self, x: Tensor, commitment: float) -> tuple[Quantized, Tensor]:
+        """The nearest entries, and a loss that draws entries to frames and, by `commitment` as much, frames to entries."""
+        near = self._projected(x)
+        codes = self._nearest(near)
+        taken = self.chosen(codes)
+        apart = functional.mse_loss(taken, near.detach()) + commitment * functional.mse_loss(near, taken.detach())
+        share = shares(codes, len(self.vectors))
+        return Quantized(taken.detach() + (near - near.detach()), codes, share, share), apart
 
     def _projected(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):

@@ -8,14 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def others(frames: int, count: int, generator: torch.Generator) -> Tensor:
-    """For each frame the number of itself, then those of `count` other frames, each as likely: (frames, 1 + count).
+def others(frames: int, count: int, generator: torch.Generator, *, first: int = 0, of: int = 0) -> Tensor:
+    """For each frame the row of itself, then those of `count` other rows, each as likely: (frames, 1 + count).
 
-    A frame may be drawn more than once, but never as its own rival.
+    The rows are the frames themselves, or a table of so many in which they begin at the row `first`. A row may be drawn
+    more than once, but none as its own rival.
     """
-    own = torch.arange(frames)[:, None]
-    drawn = torch.randint(max(1, frames - 1), (frames, count), generator=generator)
-    return torch.cat([own, (drawn + (drawn >= own)).clamp(max=frames - 1)], dim=1)
+    own = first + torch.arange(frames)[:, None]
+    rows = of or frames
+    drawn = torch.randint(max(1, rows - 1), (frames, count), generator=generator)
+    return torch.cat([own, (drawn + (drawn >= own)).clamp(max=rows - 1)], dim=1)
 
 
 def scores(guesses: Tensor, table: Tensor, compared: Tensor) -> Tensor:

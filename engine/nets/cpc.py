@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from engine.upstream import Card, Hidden, Tap, Upstream
+from engine.nets.foresight import Foreseer, padded
+from engine.upstream import Card, Hidden, Tap
 
 # Kernel, stride and how many zeros lie before and after the sound, of each convolution.
 CONVOLUTIONS = ((10, 5, 3), (8, 4, 2), (4, 2, 1), (4, 2, 1), (4, 2, 1))
@@ -51,24 +52,33 @@ def frames(samples: int, depth: int = len(CONVOLUTIONS)) -> int:
     return samples
 
 
-class CPC(Upstream):
+class CPC(Foreseer):
     """The network. State 0 comes out of the convolutions, state i out of recurrent layer i."""
 
     def __init__(self, card: Card, shape: Shape) -> None:
         super().__init__()
         self.card = card
         self.shape = shape
+        self.channels, self.width = shape.channels, shape.width
         self.front: Sequence[_Convolution] = nn.ModuleList(  # type: ignore[assignment]
             _Convolution(shape.channels if depth else 1, shape.channels, *sizes, shape.norm)
             for depth, sizes in enumerate(CONVOLUTIONS)
         )
-        cell = RECURRENT[shape.cell]
-        self.levels = nn.ModuleList(
-            cell(shape.width if level else shape.channels, shape.width, batch_first=True) for level in range(shape.layers)
-        )
+        self.levels = levels(shape)
 
     def frames(self, samples: int) -> int:
         return frames(samples)
+
+    def framed(self, prepared: Tensor) -> Tensor:
+        return self._front(prepared, len(CONVOLUTIONS))
+
+    def context(self, frames: Sequence[Tensor]) -> list[Tensor]:
+        lengths = [len(clip) for clip in frames]
+        x = padded(frames).float()
+        with torch.autocast(x.device.type, enabled=False):
+            for level in self.levels:
+                x = self._recur(level, x, lengths)
+        return [clip[:length] for clip, length in zip(x, lengths, strict=True)]
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
         clips = [self._states(wav) for wav in wavs]
@@ -80,19 +90,22 @@ class CPC(Upstream):
         return {name: [self._front(wav, depth).float() for wav in wavs] for name, depth in depths.items()}
 
     def _states(self, wav: Tensor) -> list[Tensor]:
-        x = self._front(wav, len(self.front))
+        x = self.framed(self.prepared(wav.to(self.device)))
         states = [x]
         with torch.autocast(x.device.type, enabled=False):  # what is rounded at one frame is heard at all that follow
             x = x.float()
             for level in self.levels:
-                x = self._recur(level, x)
+                x = self._recur(level, x[None], [len(x)])[0]
                 states.append(x)
         return states
 
-    def _recur(self, level: nn.Module, x: Tensor) -> Tensor:
-        if self.shape.backwards:
-            return level(x.flip(0)[None])[0][0].flip(0)  # type: ignore[no-any-return]
-        return level(x[None])[0][0]  # type: ignore[no-any-return]
+    def _recur(self, level: nn.Module, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(clips, frames, channels) -> (clips, frames, width)."""
+        if not self.shape.backwards:
+            return level(x)[0]  # type: ignore[no-any-return]
+        turned = [clip[:length].flip(0) for clip, length in zip(x, lengths, strict=True)]
+        heard = level(padded(turned))[0]
+        return padded([clip[:length].flip(0) for clip, length in zip(heard, lengths, strict=True)])
 
     def _front(self, wav: Tensor, depth: int) -> Tensor:
         """The first `depth` convolutions over one clip: (samples,) -> (frames, channels)."""
@@ -114,6 +127,14 @@ class CPC(Upstream):
         else:
             x = x[begin:end]
         return functional.pad(x, (0, 0, begin - first, last - end))
+
+
+def levels(shape: Shape) -> nn.ModuleList:
+    """The recurrent layers."""
+    cell = RECURRENT[shape.cell]
+    return nn.ModuleList(
+        cell(shape.width if level else shape.channels, shape.width, batch_first=True) for level in range(shape.layers)
+    )
 
 
 class _Convolution(nn.Module):

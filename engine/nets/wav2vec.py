@@ -15,8 +15,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.nets.codebooks import Codebooks, Gumbel, KMeans
+from engine.nets.foresight import Foreseer
 from engine.nets.front import ACTIVATIONS
-from engine.upstream import Card, Hidden, Tap, Upstream
+from engine.upstream import Card, Hidden, Tap
 
 EPSILON = 1e-5
 PIECE = 256  # frames of one piece
@@ -87,7 +88,7 @@ class Shape:
         return samples
 
 
-class Wav2Vec(Upstream):
+class Wav2Vec(Foreseer):
     """The network. State 0 comes out of the encoder, then one state of the quantizer, if any, and one of each layer."""
 
     def __init__(self, card: Card, shape: Shape) -> None:
@@ -96,14 +97,18 @@ class Wav2Vec(Upstream):
         self.shape = shape
         self.encoder = Encoder(shape)
         self.quantizer = quantizer(shape)
-        widths = [shape.convolutions[-1][0], *(width for width, _ in shape.aggregator)]
-        self.aggregator = nn.ModuleList(
-            _Causal(shape, before, after, kernel)
-            for before, after, (_, kernel) in zip(widths[:-1], widths[1:], shape.aggregator, strict=True)
-        )
+        self.aggregator = aggregator(shape)
+        self.channels, self.width = shape.convolutions[-1][0], shape.aggregator[-1][0]
 
     def frames(self, samples: int) -> int:
         return self.shape.frames(samples)
+
+    def framed(self, prepared: Tensor) -> Tensor:
+        frames: Tensor = self.encoder(prepared)
+        return frames
+
+    def context(self, frames: Sequence[Tensor]) -> list[Tensor]:
+        return [aggregated(self.aggregator, clip)[-1] for clip in frames]
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
         lengths = torch.tensor([self.frames(wav.numel()) for wav in wavs], device=self.device)
@@ -121,10 +126,25 @@ class Wav2Vec(Upstream):
         if self.quantizer is not None:
             x = self.quantizer(x)
             states.append(x)
-        for layer in self.aggregator:
-            x = layer(x)
-            states.append(x)
-        return states
+        return states + aggregated(self.aggregator, x)
+
+
+def aggregator(shape: Shape) -> nn.ModuleList:
+    """The layers of an aggregator."""
+    widths = [shape.convolutions[-1][0], *(width for width, _ in shape.aggregator)]
+    return nn.ModuleList(
+        _Causal(shape, before, after, kernel)
+        for before, after, (_, kernel) in zip(widths[:-1], widths[1:], shape.aggregator, strict=True)
+    )
+
+
+def aggregated(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    """What each layer of an aggregator gives for one clip."""
+    states = []
+    for layer in layers:
+        x = layer(x)
+        states.append(x)
+    return states
 
 
 def quantizer(shape: Shape) -> Codebooks | None:

@@ -22,6 +22,13 @@ def test_others_are_never_the_frame_itself_and_each_is_as_likely() -> None:
         assert ((rest - 1200).abs() < 5 * math.sqrt(1200)).all()
 
 
+def test_others_come_from_the_whole_table() -> None:
+    compared = others(3, 5000, generator(), first=2, of=7)
+    assert compared[:, 0].tolist() == [2, 3, 4]
+    for own, rivals in zip(compared[:, 0], compared[:, 1:], strict=True):
+        assert set(rivals.tolist()) == set(range(7)) - {int(own)}
+
+
 def test_a_lonely_frame_is_its_own_rival() -> None:
     assert torch.equal(others(1, 3, generator()), torch.zeros(1, 4, dtype=torch.long))
 
