@@ -1,4 +1,4 @@
-"""What all pretexts share that hide frames of a network in runs, behind one learnt vector, as wav2vec 2.0 does."""
+"""What a network hears while it learns: clips as they are, or with frames hidden in runs, behind one learnt vector."""
 
 from typing import Any
 
@@ -12,16 +12,14 @@ from engine.nets.spectral_encoder import SpectralEncoder
 from engine.pretext import Batch, Objective
 
 
-class Hiding(Objective):
-    """The network sees the frames of a clip but those in some runs; what it makes of these is what the loss is about."""
+class Hearing(Objective):
+    """The network hears clips as they are, as a waveform or as features."""
 
-    def __init__(self, network: Contextual, chance: float, span: int, dropout: float = 0.0, slope: float = 1.0) -> None:
+    def __init__(self, network: Contextual, slope: float = 1.0) -> None:
         super().__init__()
         self.network = network
-        self.chance, self.span, self.dropout = chance, span, dropout
         self.slope = slope  # of the gradient that reaches the convolutions
         self.learns_front = not isinstance(network, SpectralEncoder)
-        self.mask = nn.Parameter(torch.rand(network.width))
 
     def prepare(self, wave: Tensor) -> tuple[Tensor, ...]:
         """Features that are not learnt are computed once; else it is the waveform that is kept."""
@@ -31,18 +29,27 @@ class Hiding(Objective):
         """Of each clip."""
         return [self.network.frames(len(clip)) if self.learns_front else len(clip) for clip in batch.part()]
 
-    def hides(self, batch: Batch) -> list[Tensor]:
-        return [
-            runs(frames, self.chance, self.span, generator)
-            for frames, generator in zip(self.frames(batch), batch.generators(), strict=True)
-        ]
-
     def local(self, batch: Batch) -> Tensor:
         """Local frames of all clips, one clip after another."""
         if not self.learns_front:
             return torch.cat(batch.part())
         local = torch.cat(self.network.local(batch.part()))
         return local if self.slope == 1.0 else _Sloped.apply(local, self.slope)  # type: ignore[no-untyped-call]
+
+
+class Hiding(Hearing):
+    """The network sees the frames of a clip but those in some runs; what it makes of these is what the loss is about."""
+
+    def __init__(self, network: Contextual, chance: float, span: int, dropout: float = 0.0, slope: float = 1.0) -> None:
+        super().__init__(network, slope)
+        self.chance, self.span, self.dropout = chance, span, dropout
+        self.mask = nn.Parameter(torch.rand(network.width))
+
+    def hides(self, batch: Batch) -> list[Tensor]:
+        return [
+            runs(frames, self.chance, self.span, generator)
+            for frames, generator in zip(self.frames(batch), batch.generators(), strict=True)
+        ]
 
     def seen(self, local: Tensor, hidden: Tensor) -> Tensor:
         """What goes into the blocks: projected frames, and the learnt vector in place of those that are hidden."""
