@@ -17,7 +17,7 @@ from engine.pretext import Batch, Before
 from engine.pretext_networks import OnSound
 from engine.train import Loss, Plan, Training
 
-COLLAPSED = 1.5  # clusters that are guessed, were all guessed alike: below this it is one
+COLLAPSED = 1.5  # labels that are guessed, were all guessed alike: below this it is one
 
 
 class Clustered(OnSound):
@@ -155,13 +155,7 @@ class Guessing(Hiding):
             # Each clip by itself, so that a batch costs the same in one part or in several.
             clips = zip(torch.split(local, [len(each) for each in hides]), counts, strict=True)
             total = total + self.spec.penalty * sum(count * clip.float().square().mean() for clip, count in clips)
-        guesses = scores.argmax(dim=1)
-        shown = {
-            "hidden_accuracy": (guesses == labels[hidden]).float().mean(),
-            "seen_accuracy": (others.argmax(dim=1) == labels[~hidden]).float().mean() if len(others) else seen.sum(),
-            "label_perplexity": perplexity(shares(labels[:, None], len(self.vectors)))[0],
-            "guess_perplexity": perplexity(shares(guesses[:, None], len(self.vectors)))[0],
-        }
+        shown = health(scores.argmax(dim=1), others.argmax(dim=1), labels, hidden, len(self.vectors))
         return Loss(total, float(sum(counts)), shown), states, hidden
 
     def scores(self, frames: Tensor) -> Tensor:
@@ -171,12 +165,29 @@ class Guessing(Hiding):
             return guess @ functional.normalize(self.vectors, dim=1).T / self.spec.temperature
 
     def unwell(self, told: dict[str, float]) -> str:
-        if self.late and told["guess_perplexity"] < COLLAPSED < told["label_perplexity"] / 2:
-            return (
-                f"the network guesses nearly always the same of {self.labels.clusters} clusters, so that it has learnt "
-                f"nothing of the sound. Lower the rate ({self.spec.rate:g}) or make the warm-up longer."
-            )
-        return ""
+        return one_guess_for_all(told, len(self.vectors), self.spec.rate) if self.late else ""
 
     def facts(self) -> dict[str, Any]:
         return {"clusters": self.quality}
+
+
+def health(guesses: Tensor, others: Tensor, labels: Tensor, hidden: Tensor, entries: int) -> dict[str, Tensor]:
+    """What tells whether labels are learnt: how often the guesses are right for hidden frames and for the others, and how
+    many labels there are and are guessed, as perplexities. One that were always the same would have 1.
+    """
+    return {
+        "hidden_accuracy": (guesses == labels[hidden]).float().mean(),
+        "seen_accuracy": (others == labels[~hidden]).float().sum() / max(1, len(others)),
+        "label_perplexity": perplexity(shares(labels[:, None], entries))[0],
+        "guess_perplexity": perplexity(shares(guesses[:, None], entries))[0],
+    }
+
+
+def one_guess_for_all(told: dict[str, float], entries: int, rate: float) -> str:
+    """A sentence where nearly every guess is the same one."""
+    if told["guess_perplexity"] < COLLAPSED < told["label_perplexity"] / 2:
+        return (
+            f"the network guesses nearly always the same of {entries} labels, so that it has learnt nothing of the sound. "
+            f"Lower the rate ({rate:g}) or make the warm-up longer."
+        )
+    return ""

@@ -178,7 +178,7 @@ def test_guessing_one_cluster_is_said(workspace: Path) -> None:
     made.begin(10, 1000)
     assert made.unwell(ill) == ""
     made.begin(400, 1000)
-    assert "always the same of 12 clusters" in made.unwell(ill)
+    assert "always the same of 12 labels" in made.unwell(ill)
     assert made.unwell({**ill, "guess_perplexity": 6.0}) == ""
 
 
