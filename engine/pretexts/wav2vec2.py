@@ -15,14 +15,16 @@ from engine.nets.learnt_codes import GumbelCodes, Quantized
 from engine.nets.wav2vec2 import Shape, Wav2Vec2
 from engine.pretext import Batch, Before, Objective
 from engine.pretext_networks import OnSound
+from engine.pseudo_labels import Guessing, PseudoLabels
 from engine.train import Loss, Training
 
 
-class Wav2vec2(OnSound):
+class Wav2vec2(OnSound, Guessing):
     """Hides runs of frames from a Transformer and has it tell what was there from what is hidden elsewhere in the clip.
 
     What was there is said in the words of two learnt codebooks, which are learnt along; a second loss sees to it that all
-    of their words are used. Sizes and rates are those of the base model; a small network, or one on features, is quicker.
+    of their words are used. Labels of the sound may be guessed beside it, weighed by hand or by a pretext selection (Zaiem
+    et al. 2022). Sizes and rates are those of the base model; a small network, or one on features, is quicker.
     """
 
     paper: ClassVar[str] = "Baevski et al. 2020, arXiv:2006.11477"
@@ -82,13 +84,16 @@ class Wav2vec2(OnSound):
         return replace(super().shape(), codebooks=self.codebooks, entries=self.entries)
 
     def objective(self, network: Contextual, before: Before) -> Objective:  # type: ignore[override]
-        return Telling(self, network)
+        labels = None
+        if self.pseudo_labels:
+            labels = PseudoLabels(self.shares(), network.width, network.card.hop, before.sound, self.seed)
+        return Telling(self, network, labels)
 
 
 class Telling(Hiding):
     """The contrastive loss of wav2vec 2.0 on hidden frames, and what keeps its targets of use."""
 
-    def __init__(self, spec: Wav2vec2, network: Contextual) -> None:
+    def __init__(self, spec: Wav2vec2, network: Contextual, labels: PseudoLabels | None = None) -> None:
         super().__init__(network, spec.chance, spec.span, spec.dropout, spec.slope)
         self.spec = spec
         self.heat = spec.hot
@@ -98,6 +103,13 @@ class Telling(Hiding):
             self.codes.scores = network.quantizer  # is part of the upstream, which shows its codes
         self.target = nn.Linear(spec.target_width, spec.target_width)
         self.guess = nn.Linear(network.width, spec.target_width)
+        self.labels = labels  # guessed beside it, from every frame (Zaiem, Parcollet, Essid and Heba 2022)
+
+    def prepare(self, wave: Tensor) -> tuple[Tensor, ...]:
+        prepared = super().prepare(wave)
+        if self.labels is None:
+            return prepared
+        return (*prepared, self.labels.targets(wave, self.network.frames(len(wave))))
 
     def begin(self, step: int, steps: int) -> None:
         """The temperature at which words are drawn falls by the same factor at each step."""
@@ -117,13 +129,17 @@ class Telling(Hiding):
         told = contrast.surprise(scored)
         spread = learnt_codes.diversity(words.likely)
         loud = local.float().square().mean() if self.learns_front else local.new_zeros(())
-        # The two are means over the part of a batch that is here; in the loss they weigh as much as each frame does.
+        # These are means over the part of a batch that is here; they weigh as much as what each hidden frame costs.
         total = told.sum() + len(told) * (spec.diversity * spread + spec.penalty * loud)
         shown = {
             "contrast": told.mean(),
             "accuracy": contrast.told_apart(scored),
             "perplexity": words.perplexity,
         }
+        if self.labels is not None:
+            beside = self.labels(states[-1], torch.cat(batch.part(1)))
+            total = total + len(told) * beside.total / beside.count
+            shown |= beside.shown
         return Loss(total, float(len(told)), shown)
 
     def scored(self, guesses: Tensor, words: Quantized, counts: list[int], compared: list[Tensor]) -> Tensor:
