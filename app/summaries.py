@@ -63,7 +63,7 @@ class Curves:
     def take(self, event: Event) -> None:
         """Add one event's numbers. A run that went back to a checkpoint replaces what it does again."""
         step = event.values.get("step")
-        if event.kind != "metric" or not isinstance(step, (int, float)):
+        if event.kind not in {"metric", "pace"} or not isinstance(step, (int, float)):
             return
         for name, value in event.values.items():
             if name == "step" or isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -27,6 +27,7 @@ from engine import audio, rowstore
 from engine.corpus import Utterance
 from engine.corpus import find as find_corpus
 from engine.errors import Refused, Unavailable, Unknown
+from engine.memory import ran_out
 from engine.precision import Precision, autocast, check
 from engine.rows import INDEX, TIERS, Rows, Segments, Unit, layer_file, pool, segments, tap_file, tapped
 from engine.rowstore import LayerWriter
@@ -232,7 +233,7 @@ class _Pass:
             pooled = [pool(state, parts, self.facts["unit"]).cpu() for state in hidden.states]
             pooled += [self._tapped(name, wavs, parts).cpu() for name in self.facts.get("taps", ())]
         except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not ran_out(error):
                 raise
             return None
         self.sound += sum(wav.numel() for wav in wavs)
@@ -304,11 +305,6 @@ class _Pass:
 
 def _decode(utterance: Utterance) -> Tensor:
     return audio.load(utterance.path, start=utterance.start, end=utterance.end).wave
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    said = str(error).lower()
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
 def peak_memory(device: torch.device) -> int:

@@ -81,7 +81,7 @@ class Status:
                 self.own_code = values.get("own_code") is True
             case "progress":
                 self._take_progress(event)
-            case "metric":
+            case "metric" | "pace":
                 self.step = int(values.get("step", 0))
                 self.metrics.update({name: value for name, value in values.items() if name != "step"})
             case "note":

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,15 +17,17 @@ from torch import Tensor
 from engine import audio, corpus, ranks
 from engine.corpus import Utterance
 from engine.errors import Refused
+from engine.fit import Fit, curve, fit
 from engine.nets.describing import parameters
 from engine.order import Order
 from engine.recent import Recent
 from engine.registry import Registry
-from engine.run import Context, Figure, Result, write_text
-from engine.train import Fit, Loss, Plan, Trainee, Training, curve, fit, seed_all, seed_of
+from engine.run import Context, Figure, Result, Value, write_text
+from engine.train import Loss, Plan, Trainee, Training, seed_all, seed_of
 from engine.upstream import Card, Tap, Upstream
 
 PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this
+STEPS = "steps"  # the artifacts folder of the upstream as it was on the way
 VALID_SECONDS = 120.0  # sound that the validation loss is measured on
 
 
@@ -88,6 +91,12 @@ class Pretext(Training):
         144.0, gt=0, le=10_000, description="Sound in one batch, padding included.", json_schema_extra={"unit": "s"}
     )
 
+    snapshots: bool = Field(
+        False,
+        description="Keep the upstream as it was after 0, 1, 2, 4, 8 ... steps too, for analyses of how it learns.",
+        json_schema_extra={"advanced": True},
+    )
+
     @property
     def rounds(self) -> int:
         """How often a network is trained, each time with what the one before has learnt."""
@@ -123,30 +132,57 @@ class Pretext(Training):
     def needs(self) -> list[str]:
         return corpus.missing(self.corpus)
 
+    def plan(self) -> Plan:
+        return replace(super().plan(), snapshots=self.snapshots)
+
     def run(self, ctx: Context) -> Result:
-        """Train, then leave the upstream in artifacts/upstream."""
+        """Train, then leave the upstream in artifacts/upstream, and as it was when it guessed best in artifacts/best."""
         turn: Round | None = None
+        table: list[dict[str, Value]] = []
+        begun = 0
         for number in range(self.rounds):
             turn = self.start(ctx, number, None if turn is None else turn.network)
-            fitted = self._fit(turn, number, ctx)
+            fitted = self._fit(turn, number, begun, ctx)
+            told = curve(fitted)
+            table += told
+            begun += self.round_plan(number).steps
         assert turn is not None
-        revision = self.keep(turn.network, ctx)
-        table = curve(fitted)
+        last = fitted.history[-1]
+        revision = self.keep(turn.network, ctx, "upstream", int(last["step"]))
+        facts = turn.objective.facts()
+        if fitted.best_weights is not None:
+            turn.objective.load_state_dict(fitted.best_weights)
+            self.keep(turn.network, ctx, "best", fitted.best_step)
         return Result(
             table,
-            [Figure("line", f"{self.title()}: loss", x="step", y="loss", by="split", x_title="step", y_title="loss")],
+            self._figures(table),
             {
                 "upstream": f"job:{ctx.folder.name}",
                 "revision": revision,
                 "corpus": {"name": self.corpus, "content": corpus.find(self.corpus).content},
                 "seconds_of_sound": round(sum(turn.learnt.sound.seconds), 1),
                 "weights": sum(weight.numel() for weight in turn.network.parameters()),
-                "first_loss": table[0]["loss"],
-                "last_loss": fitted.history[-1]["loss"],
-                "last_valid_loss": fitted.history[-1].get("valid_loss"),
-                **turn.objective.facts(),
+                "first_loss": told[0]["loss"],
+                "last_loss": last["loss"],
+                "last_valid_loss": last.get("valid_loss"),
+                "best_step": fitted.best_step,
+                "best_valid_loss": fitted.best,
+                "pace": fitted.pace,
+                **facts,
             },
         )
+
+    def _figures(self, table: list[dict[str, Value]]) -> list[Figure]:
+        """A curve for each number that was told: the loss first, then the health of the method, then the optimizer's."""
+        told = list(dict.fromkeys(name for line in table for name in line if name not in ("step", "split")))
+        order = sorted(told, key=lambda name: (name != "loss", name in ("gradient", "rate")))
+        words = {name: name.replace("_", " ") for name in told} | {"gradient": "gradient norm", "rate": "learning rate"}
+        return [
+            Figure(
+                "line", f"{self.title()}: {words[name]}", x="step", y=name, by="split", x_title="step", y_title=words[name]
+            )
+            for name in order
+        ]
 
     def start(self, ctx: Context, number: int = 0, before: Upstream | None = None) -> "Round":
         """Everything that a round begins with; `before` is what the round before it has trained."""
@@ -160,7 +196,8 @@ class Pretext(Training):
         order = Order(sound.seconds, self.batch_seconds, self.seed)
         return Round(network, objective, Clips(sound, objective), Clips(held, objective), order)
 
-    def _fit(self, turn: "Round", number: int, ctx: Context) -> Fit:
+    def _fit(self, turn: "Round", number: int, begun: int, ctx: Context) -> Fit:
+        lengths = turn.learnt.sound.seconds
         return fit(
             turn.objective,
             turn.order,
@@ -168,30 +205,40 @@ class Pretext(Training):
             self.round_plan(number),
             ctx,
             validate=lambda: _mean_losses(turn.objective, turn.held, self.batch_seconds, self.seed, ctx),
+            watch="valid_loss",
+            seconds=lambda clips: sum(lengths[clip] for clip in clips),
+            keep=lambda step: self._keep_step(turn.network, ctx, step),
             folder=f"checkpoints/round-{number + 1}" if self.rounds > 1 else "checkpoints",
+            begun=begun,
         )
 
-    def keep(self, network: Upstream, ctx: Context) -> str:
+    def keep(self, network: Upstream, ctx: Context, place: str, step: int) -> str:
         """Write the upstream as weights, card and recipe; gives its revision, a hash of the weights."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        folder = ctx.artifact("upstream/card.json").parent
+        folder = ctx.artifact(f"{place}/card.json").parent
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        beside = folder / ".model.safetensors.tmp"
-        save_file(weights, beside)
+        content = save(weights)  # as bytes: the library does not tell a full disk from other troubles
+        revision = hashlib.sha256(content).hexdigest()[:12]
+        beside = folder / f".model.safetensors.{os.getpid()}.tmp"
+        beside.write_bytes(content)
         beside.replace(folder / "model.safetensors")
         recipe = yaml.safe_dump(self.document, sort_keys=False, allow_unicode=True)
         write_text(folder / "recipe.yaml", recipe)
-        revision = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
         # The card last: an upstream is there when its card is.
-        write_text(folder / "card.json", json.dumps(card_of(self, network, revision), indent=1))
+        write_text(folder / "card.json", json.dumps(card_of(self, network, revision, step), indent=1))
         return revision
+
+    def _keep_step(self, network: Upstream, ctx: Context, step: int) -> None:
+        place = f"{STEPS}/{step:09d}"
+        if not ctx.artifact(f"{place}/card.json").exists():  # else an attempt before this one has written the same
+            self.keep(network, ctx, place, step)
 
 
 PRETEXTS: Registry[Pretext] = Registry(Pretext, "engine.pretexts")  # type: ignore[type-abstract]
 
 
-def card_of(spec: Pretext, network: Upstream, revision: str) -> dict[str, Any]:
+def card_of(spec: Pretext, network: Upstream, revision: str, step: int) -> dict[str, Any]:
     """What a card tells of a trained upstream, as plain JSON."""
     card = network.card
     return {
@@ -203,7 +250,7 @@ def card_of(spec: Pretext, network: Upstream, revision: str) -> dict[str, Any]:
         "attention": card.attention,
         "revision": revision,
         "license": "",
-        "about": f"{spec.title()} trained on {spec.corpus} for {spec.steps:,} steps.",
+        "about": f"{spec.title()} trained on {spec.corpus} for {step:,} steps.",
         "paper": spec.paper,
         "data": spec.corpus,
         "languages": [],

@@ -158,6 +158,10 @@ class Context:
         """Record numbers of a step (losses, rates, scores)."""
         self.log.append("metric", step=step, **values)
 
+    def pace(self, step: int, **values: float) -> None:
+        """Record how fast a training is and what it takes: numbers that differ from one attempt to the next."""
+        self.log.append("pace", step=step, **values)
+
     def note(self, sentence: str) -> None:
         """Say something a person should know about this run."""
         self.log.append("note", text=sentence)

@@ -38,6 +38,9 @@ class Follower(Context):
     def metric(self, step: int, **values: float) -> None:
         pass
 
+    def pace(self, step: int, **values: float) -> None:
+        pass
+
     def note(self, sentence: str) -> None:
         pass
 

@@ -1,4 +1,7 @@
-"""Upstreams trained here: those that come with Auscult, by name, and those of finished pretext jobs, as job:ID."""
+"""Upstreams trained here: those that come with Auscult, by name, and those of pretext jobs.
+
+job:ID is what a finished job has made, job:ID@best what guessed best on the way, job:ID@128 what it was after 128 steps.
+"""
 
 import json
 from collections.abc import Iterator
@@ -7,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import weights
-from engine.errors import AuscultError, Refused
+from engine.errors import AuscultError, Refused, Unknown
 from engine.job import JobStore
-from engine.pretext import PRETEXTS
+from engine.pretext import PRETEXTS, STEPS
 from engine.settings import HOUSE
 from engine.upstream import Card, Family, Upstream
 
@@ -33,9 +36,16 @@ def untrained(card: Card) -> Upstream:
 
 
 def _folder(name: str) -> Path:
-    if not name.startswith("job:"):
-        return SHIPPED / name
-    return JobStore().get(name.removeprefix("job:")).folder / "artifacts" / "upstream"
+    return _made(name.removeprefix("job:")) if name.startswith("job:") else SHIPPED / name
+
+
+def _made(place: str) -> Path:
+    """Where the upstream lies that is called ID, ID@best or ID@STEP."""
+    id, _, which = place.partition("@")
+    made = JobStore().get(id).folder / "artifacts"
+    if which.isdigit():
+        return made / STEPS / f"{int(which):09d}"
+    return made / (which or "upstream")
 
 
 def _card(name: str, folder: Path, source: str) -> Card:
@@ -84,12 +94,17 @@ def _known() -> Iterator[Card]:
                 continue  # a damaged card must not hide the others
 
 
-def _find(id: str) -> Card:
+def _find(place: str) -> Card:
+    id, at, which = place.partition("@")
     job = JobStore().get(id)
-    folder = job.folder / "artifacts" / "upstream"
+    if which and not (_made(place) / "card.json").exists():
+        there = [str(int(card.parent.name)) for card in job.folder.glob(f"artifacts/{STEPS}/*/card.json")]
+        best = ["best"] if (_made(f"{id}@best") / "card.json").exists() else []
+        raise Unknown(f"snapshot of job {job.id}", which, [*best, *there])
+    folder = _made(place)
     if not (folder / "card.json").exists():
         raise Refused(f"Job {job.id} has made no upstream: it is {job.status().state} and runs {job.document['run']}.")
-    return _card(f"job:{job.id}", folder, f"trained here by job {job.id}")
+    return _card(f"job:{job.id}{at}{which}", folder, f"trained here by job {job.id}")
 
 
 FAMILY = Family(cards=_known, prefix="job", find=_find)

@@ -11,10 +11,11 @@ import torch
 
 from app import workbench
 from engine import ranks
+from engine.fit import fit
 from engine.job import Job, JobStore, State
 from engine.run import Context
 from engine.settings import HOUSE
-from engine.train import Plan, fit
+from engine.train import Plan
 from tests.engine.test_train import Noisy, batch
 
 TINY = {

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from engine.errors import Cancelled, Interrupted, Refused
 from engine.events import EventLog
+from engine.fit import Fit, fit
 from engine.order import Order
 from engine.run import Context
 from engine.saves import Checkpoints
 from engine.settings import HOUSE
-from engine.train import Fit, Loss, Plan, Trainee, fit, seed_all
+from engine.train import Loss, Plan, Trainee, seed_all
 
 
 class Noisy(Trainee):
@@ -47,7 +48,7 @@ def batch(clips: list[int], step: int) -> Tensor:
 
 def train(folder: Path, stop: Callable[[], None] | None = None, **changes: object) -> Fit:
     folder.mkdir(exist_ok=True)
-    values = {"steps": 30, "rate": 1e-2, "checkpoint_every": 7, "validate_every": 10, "identity": "noisy", **changes}
+    values = {"steps": 30, "rate": 1e-2, "checkpoint_every": 7, "validate_every": 10, **changes}
     module = Noisy()
     held = batch(order(10_000), 10_000)
     seed_all(99)  # whatever the process drew before must not matter
@@ -130,37 +131,13 @@ def test_killed_and_resumed_it_tells_the_same_numbers(tmp_path: Path) -> None:
     assert trace(folder) == trace(tmp_path / "whole")
 
 
-def test_a_killed_writer_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    for step in (1, 2, 3):
-        checkpoints.write(step, {"step": step})
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
-
-    def full(state: object, handle: object) -> None:
-        handle.write(b"half")  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(Refused, match="No space left on device"):
-        checkpoints.write(4, {"step": 4})
-    state = checkpoints.newest(torch.device("cpu"))
-    assert state is not None and state["step"] == 3
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
-
-
-def test_other_settings_are_refused_on_resume(tmp_path: Path) -> None:
-    train(tmp_path / "run", steps=8)
-    with pytest.raises(Refused, match="other settings"):
-        train(tmp_path / "run", steps=8, identity="another")
-
-
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     def poisoned(clips: list[int], step: int) -> Tensor:
         return batch(clips, step) * (float("nan") if step == 12 else 1.0)
 
     with pytest.raises(Refused, match="step 13 is not a number"):
         fit(Noisy(), order, poisoned, Plan(30, 1e-2, checkpoint_every=5), Context(tmp_path, device="cpu"))
-    state = Checkpoints(tmp_path / "checkpoints").newest(torch.device("cpu"))
+    state = Checkpoints(tmp_path / "checkpoints").newest(print)
     assert state is not None and state["step"] == 10
     assert all(bool(torch.isfinite(weight).all()) for weight in state["module"].values())
 
