@@ -8,7 +8,7 @@ import time
 import traceback
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ from app.terminal import complain, say
 from app.verbs import ABOUT, SERVING, VERBS
 from engine.errors import AuscultError, explain
 from engine.settings import allow_own_code, settings
+
+if TYPE_CHECKING:
+    from engine.job import Job
 
 USAGE = 2
 ALREADY_SERVED = 3
@@ -71,11 +74,36 @@ def _serve(host: str, port: int, token: str, page: str, no_browser: bool) -> Non
 @cli.command(help=VERBS["run"][1])
 def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: Pairs = None, as_json: Json = False) -> None:
     from app import workbench
+
+    allow_own_code(True)
+    job = _carry_out(workbench.document(name, _values(pairs)))
+    say(job.result_file.read_text("utf-8") if as_json else str(job.result_file))
+
+
+@cli.command(help=VERBS["preflight"][1])
+def preflight(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: Pairs = None, as_json: Json = False) -> None:
+    from app import workbench
+
+    allow_own_code(True)
+    training = workbench.resolve(workbench.document(name, _values(pairs)))
+    job = _carry_out({"run": "preflight", "training": training.document})
+    if as_json:
+        say(job.result_file.read_text("utf-8"))
+        return
+    for line in job.result().table:
+        say(f"{line['what']}: {line['value']:.4g} {line['unit']}".rstrip())
+    for sentence in job.result().facts["advice"]:
+        say(sentence)
+    say(str(job.result_file))
+
+
+def _carry_out(document: dict[str, Any]) -> "Job":
+    """Run it here and now, telling how far it is; a run that does not end well ends this program."""
+    from app import workbench
     from engine import worker
     from engine.job import INLINE
 
-    allow_own_code(True)
-    job = workbench.submit(workbench.document(name, _values(pairs)), executor=INLINE)
+    job = workbench.submit(document, executor=INLINE)
     over = threading.Event()
     watcher = threading.Thread(target=terminal.show_progress, args=(job.folder, over.wait), daemon=True)
     watcher.start()
@@ -91,7 +119,7 @@ def run(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: Pairs 
         complain(f"{job.status().reason} The log is {job.log_file}.")
         raise typer.Exit(code)
     terminal.tell_cost(job.result().facts)
-    say(job.result_file.read_text("utf-8") if as_json else str(job.result_file))
+    return job
 
 
 @cli.command(help=VERBS["submit"][1])

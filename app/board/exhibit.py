@@ -10,14 +10,14 @@ import streamlit as st
 from app import figures, tables, workbench, writing
 from app.board import widgets
 from app.palette import Theme
-from engine.errors import AuscultError
+from engine.errors import AuscultError, Refused
 from engine.run import Figure, Result, Value
 
 PLAYED = 8  # clips of a choice that get a player
 HEIGHT = 380
 OPENED = 320  # pixels of a figure that a choice opens
 UNFOLDED, TALL = 5, 540  # clips that are shown whole; more scroll within so many pixels
-BESIDE = ("utterance", "start", "end")  # columns of a clip that are told in words
+BESIDE = ("utterance", "start", "end", "file")  # columns of a clip that are told in words
 WAYS = ("Python", "Command", "YAML")
 
 
@@ -142,25 +142,43 @@ def _play(source: Source, figure: Figure, table: tables.Table, hidden: Collectio
         st.caption(f"The first {len(rows)} of {len(table):,}.")
     if len(rows) > UNFOLDED:
         with st.container(height=TALL, border=False):
-            _players(rows, figure, about, hidden)
+            _players(source, rows, figure, about, hidden)
     else:
-        _players(rows, figure, about, hidden)
+        _players(source, rows, figure, about, hidden)
 
 
-def _players(rows: list[tables.Row], figure: Figure, about: Mapping[str, Any], hidden: Collection[str]) -> None:
+def _players(
+    source: Source, rows: list[tables.Row], figure: Figure, about: Mapping[str, Any], hidden: Collection[str]
+) -> None:
     for row in rows:
         utterance, start, end = str(row["utterance"]), tables.number(row["start"]), tables.number(row["end"])
         if start is None or end is None:
             continue
         try:
+            if row.get("file"):  # a sound that the run has made
+                widgets.sound(_kept(source, str(row["file"])), _told(_beside(row, figure, hidden)), utterance)
+                continue
             clip = workbench.clip(str(about.get("name")), str(about.get("content")), utterance, start, end)
         except AuscultError as error:
             widgets.refusal("It cannot be played", str(error))
             return
-        agreed = {*BESIDE, *figure.where, figure.slider, *hidden}
-        more = _told({name: value for name, value in row.items() if name not in agreed and not name.startswith("_")})
+        more = _told(_beside(row, figure, hidden))
         place = f"{utterance}, {start:.2f} to {end:.2f} s · {clip.start:.2f} to {clip.end:.2f} s of this clip"
         widgets.sound(clip.wav, more, place)
+
+
+def _beside(row: tables.Row, figure: Figure, hidden: Collection[str]) -> dict[str, Value]:
+    """What is told of a clip beside its place."""
+    agreed = {*BESIDE, *figure.where, figure.slider, *hidden}
+    return {name: value for name, value in row.items() if name not in agreed and not name.startswith("_")}
+
+
+def _kept(source: Source, name: str) -> bytes:
+    """A sound among the files that the run left."""
+    try:
+        return (source.artifacts / Path(name).name).read_bytes()
+    except OSError as error:
+        raise Refused(f"The sound {name} is not among the files of this run any more.") from error
 
 
 def _save(source: Source, figure: Figure, table: tables.Table, name: str, key: str) -> None:

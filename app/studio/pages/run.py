@@ -2,6 +2,7 @@
 
 import inspect
 import time
+from collections.abc import Callable
 from functools import partial
 from html import escape
 from typing import Any
@@ -189,6 +190,9 @@ def _draw(kept: gr.BrowserState, drawn: gr.State, state: dict[str, Any]) -> None
             notice = gr.HTML(judged["notice"], apply_default_css=False, elem_id="run-notice")
             with gr.Row(elem_classes="au-add", equal_height=True):
                 add = gr.Button("Add to queue", variant="primary", scale=3, min_width=140, elem_id="run-add")
+                attempt = gr.Button(
+                    "Try first", scale=2, min_width=100, visible=kind.family == "pretext", elem_id="run-preflight"
+                )
                 priority = gr.Number(
                     0,
                     label="Priority",
@@ -241,7 +245,8 @@ def _draw(kept: gr.BrowserState, drawn: gr.State, state: dict[str, Any]) -> None
         trigger_mode="always_last",
         **raw,
     )
-    add.click(partial(_add, kind, form), [*boxes, kept, priority], outputs, trigger_mode="once", **raw)
+    for button, send in ((add, _add), (attempt, _attempt)):
+        button.click(partial(send, kind, form), [*boxes, kept, priority], outputs, trigger_mode="once", **raw)
     anew = {**raw, "queue": True, "concurrency_limit": None}
     preset.input(partial(_fill, kind, presets), [preset, kept], [drawn, kept], **anew)
     clear.click(partial(_fill, kind, presets, None), kept, [drawn, kept], **anew)
@@ -341,16 +346,38 @@ def _edit(kind: type[RunSpec], form: list[forms.Field], *given: Any) -> list[Any
 
 def _add(kind: type[RunSpec], form: list[forms.Field], *given: Any) -> list[Any]:
     """The form goes into the queue, or says why it does not."""
+    said = "Added to the queue", "Its job is {}.", "It was not added to the queue"
+    return _send(kind, form, given, lambda document: document, said)
+
+
+def _attempt(kind: type[RunSpec], form: list[forms.Field], *given: Any) -> list[Any]:
+    """The first batch of the training is tried, as a job of its own."""
+    said = (
+        "Its first batch is being tried",
+        "Job {} tells memory, time and disk, and plays what the model will hear.",
+        "It was not tried",
+    )
+    return _send(kind, form, given, lambda document: {"run": "preflight", "training": document}, said)
+
+
+def _send(
+    kind: type[RunSpec],
+    form: list[forms.Field],
+    given: tuple[Any, ...],
+    meant: Callable[[dict[str, Any]], dict[str, Any]],
+    said: tuple[str, str, str],
+) -> list[Any]:
+    """Put what the form means into the queue. `said`: headline and sentence (with the job) if it went, headline if not."""
     values = dict(zip((one.name for one in form), given, strict=False))
     priority = given[len(form) + 1]
     judged = _judge(kind, values)
     if judged["ready"]:
         try:
-            job = workbench.submit(forms.document(kind, values), priority=int(priority or 0))
+            job = workbench.submit(meant(forms.document(kind, values)), priority=int(priority or 0))
             link = (f"/studio/?tab=jobs&job={job.id}", "Watch it in Jobs")
-            judged["notice"] = parts.notice("good", "Added to the queue", [f"Its job is {job.id}."], link)
+            judged["notice"] = parts.notice("good", said[0], [said[1].format(job.id)], link)
         except (AuscultError, OSError) as error:
-            judged["notice"] = parts.notice("bad", "It was not added to the queue", [str(error)])
+            judged["notice"] = parts.notice("bad", said[2], [str(error)])
     kept = given[len(form)]
     return _outputs(form, judged, values, _before(kind, kept), _remember(kind, kept, values))
 
