@@ -70,7 +70,7 @@ class KMeans(Codebooks):
 
     def __init__(self, width: int, codebooks: int, entries: int, shared: bool) -> None:
         super().__init__()
-        self.codebooks = codebooks
+        self.codebooks, self.entries = codebooks, entries
         self.project = nn.Conv1d(width, width, 1, groups=codebooks, bias=False)
         self.norm = nn.GroupNorm(codebooks, width)
         self.vectors = nn.Parameter(0.01 * torch.randn(entries, 1 if shared else codebooks, width // codebooks))
@@ -79,22 +79,23 @@ class KMeans(Codebooks):
         return self.vectors.transpose(0, 1).expand(self.codebooks, -1, -1)
 
     def codes(self, x: Tensor) -> Tensor:
-        return self._nearest(self._projected(x))
+        return self._nearest(self.near(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        near = self._projected(x)
+        near = self.near(x)
         return self.chosen(self._nearest(near)).detach() + (near - near.detach())
 
     def learn(self, x: Tensor, commitment: float) -> tuple[Quantized, Tensor]:
         """The nearest entries, and a loss that draws entries to frames and, by `commitment` as much, frames to entries."""
-        near = self._projected(x)
+        near = self.near(x)
         codes = self._nearest(near)
         taken = self.chosen(codes)
         apart = functional.mse_loss(taken, near.detach()) + commitment * functional.mse_loss(near, taken.detach())
         share = shares(codes, len(self.vectors))
         return Quantized(taken.detach() + (near - near.detach()), codes, share, share), apart
 
-    def _projected(self, x: Tensor) -> Tensor:
+    def near(self, x: Tensor) -> Tensor:
+        """What is compared with the entries, all codebooks side by side."""
         with torch.autocast(x.device.type, enabled=False):
             projected: Tensor = self.norm(self.project(x.T[None]))
             return projected[0].T

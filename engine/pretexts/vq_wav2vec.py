@@ -7,15 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from engine.clusters import kmeans
 from engine.foreseeing import Convolutional, Foreseeing, Foresight
 from engine.nets.codebooks import Gumbel, KMeans
 from engine.nets.foresight import Guesses
 from engine.nets.learnt_codes import Quantized, diversity, perplexity
 from engine.nets.wav2vec import Shape, Wav2Vec
-from engine.pretext import Batch, Before, Objective
+from engine.pretext import Batch, Before, Objective, Sound
 from engine.train import Loss
 from engine.upstream import Upstream
 
+FRAMES_EACH = 20  # frames for each entry, among which the entries begin
 COOLED = 0.7  # share of the steps after which the temperature is down
 COLLAPSED = 1.5  # a book in which fewer entries are in use, by perplexity, says next to nothing
 
@@ -78,7 +80,22 @@ class VqWav2vec(Convolutional):
 
     def objective(self, network: Upstream, before: Before) -> Objective:
         assert isinstance(network, Wav2Vec)
+        if isinstance(network.quantizer, KMeans):
+            _spread(network.quantizer, network, before.sound, self.seed)
         return InWords(network, self)
+
+
+@torch.no_grad()
+def _spread(quantizer: KMeans, network: Wav2Vec, sound: Sound, seed: int) -> None:
+    """Let the entries begin among frames. The paper's begin near zero, from where a small network reaches only a few."""
+    clips: list[Tensor] = []
+    while len(clips) < len(sound) and sum(map(len, clips)) < FRAMES_EACH * quantizer.entries:
+        clips.append(quantizer.near(network.framed(sound.wave(len(clips)))))
+    books = torch.cat(clips).unflatten(1, (quantizer.codebooks, -1)).transpose(0, 1)
+    rows = books.flatten(0, 1)[None] if quantizer.vectors.shape[1] == 1 else books
+    if rows.shape[1] >= quantizer.entries:
+        centres = [kmeans(book, quantizer.entries, seed=seed, steps=10) for book in rows]
+        quantizer.vectors.copy_(torch.stack(centres, dim=1))
 
 
 class InWords(Foresight):
