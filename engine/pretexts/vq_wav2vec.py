@@ -91,7 +91,8 @@ def _spread(quantizer: KMeans, network: Wav2Vec, sound: Sound, seed: int) -> Non
     clips: list[Tensor] = []
     while len(clips) < len(sound) and sum(map(len, clips)) < FRAMES_EACH * quantizer.entries:
         clips.append(quantizer.near(network.framed(sound.wave(len(clips)))))
-    books = torch.cat(clips).unflatten(1, (quantizer.codebooks, -1)).transpose(0, 1)
+    near = torch.cat(clips)
+    books = near.view(len(near), quantizer.codebooks, -1).transpose(0, 1)
     rows = books.flatten(0, 1)[None] if quantizer.vectors.shape[1] == 1 else books
     if rows.shape[1] >= quantizer.entries:
         centres = [kmeans(book, quantizer.entries, seed=seed, steps=10) for book in rows]
