@@ -90,6 +90,11 @@ class Corpus(ABC):
         return True
 
     @property
+    def left_out(self) -> str:
+        """A sentence on the sounds that cannot be used; empty where all can, or where one of them is reason to refuse."""
+        return ""
+
+    @property
     @abstractmethod
     def content(self) -> str:
         """A hash that changes when any sound, label or time of the corpus changes; part of every row key."""

@@ -20,6 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from engine.errors import Refused
+from engine.members import member_of
 from engine.resample import Samples
 
 MOST_CHANNELS = 64
@@ -227,11 +228,13 @@ class Container(Source):
 def opened(path: Path | str) -> Iterator[Source]:
     """A regular file that passed the gate; every failure of a decoder comes out as a sentence."""
     name = Path(path).name or str(path)
+    member = member_of(path)
     try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # asked before it is opened: opening a device can act on it, and a pipe waits
-            raise Refused(f"'{name}' is not a regular file but a {_kind(mode)}.")
-        handle = io.BufferedReader(_File(path))
+        if member is None:
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode):  # asked before it is opened: opening a device can act on it, and a pipe waits
+                raise Refused(f"'{name}' is not a regular file but a {_kind(mode)}.")
+        handle = io.BufferedReader(_File(path) if member is None else member.open())
     except FileNotFoundError:
         raise Refused(f"There is no file '{path}'.") from None
     except (OSError, ValueError) as error:
@@ -240,7 +243,8 @@ def opened(path: Path | str) -> Iterator[Source]:
     with handle:
         source = None
         try:
-            size = os.fstat(handle.fileno()).st_size
+            size = handle.seek(0, os.SEEK_END)
+            handle.seek(0)
             if size == 0:
                 raise Refused(f"'{name}' is empty.")
             source = _source(name, handle)

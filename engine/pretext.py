@@ -187,7 +187,10 @@ class Pretext(Training):
     def start(self, ctx: Context, number: int = 0, before: Upstream | None = None) -> "Round":
         """Everything that a round begins with; `before` is what the round before it has trained."""
         ctx.progress(0, self.steps, "reading the corpus")
-        train, valid = _divide(list(corpus.find(self.corpus).utterances()), self.corpus)
+        found = corpus.find(self.corpus)
+        train, valid = _divide(list(found.utterances()), self.corpus)
+        if found.left_out and not number:
+            ctx.note(found.left_out)
         seed_all(self.seed + number)
         network = self.network()
         shortest = network.card.shortest / audio.SAMPLE_RATE
