@@ -41,10 +41,10 @@ class Reconstruction(Objective):
             for clip, hidden, draw in zip(clips, self.hides(batch), batch.generators(1), strict=True)
         ]
         counts = torch.cat([counts for _, counts in pairs])
+        guessed = counts.any(dim=1)
         x = self.network.projected(torch.cat([seen for seen, _ in pairs]))
-        states = self.network.contextual(x, [len(clip) for clip in clips])
-        guessed = counts.any(dim=1)  # the head is spared all other frames
-        errors = functional.l1_loss(self.head(states[-1][guessed]), torch.cat(clips)[guessed], reduction="none")
+        guess = self.head(self.network.last(x, [len(clip) for clip in clips], guessed))
+        errors = functional.l1_loss(guess, torch.cat(clips)[guessed], reduction="none")
         errors = errors[counts[guessed].expand_as(errors)]
         # Bands may be of no width: then nothing is to be guessed, which costs nothing.
         return Loss(errors.sum(), float(max(1, errors.numel())))

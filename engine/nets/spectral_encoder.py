@@ -85,10 +85,11 @@ class SpectralEncoder(Contextual):
         return projected
 
     def contextual(self, x: Tensor, lengths: list[int]) -> list[Tensor]:
-        padded = pad_sequence(list(torch.split(x, lengths)), batch_first=True)
-        states, _ = self.transformer.encode(padded, torch.tensor(lengths))
-        valid = torch.arange(padded.shape[1], device=x.device) < torch.tensor(lengths, device=x.device)[:, None]
-        return [state[valid] for state in states]
+        return self.transformer.encode_clips(x, lengths)
+
+    def last(self, x: Tensor, lengths: list[int], wanted: Tensor) -> Tensor:
+        """The last state of the wanted frames (frames,) alone, which is quicker where they are few."""
+        return self.transformer.encode_clips(x, lengths, wanted)[-1]
 
     @property
     def feeds(self) -> Sequence[nn.Module]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.nets.dropout import Dropout
 from engine.nets.front import ACTIVATIONS
 
 
@@ -24,6 +25,7 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
         self.out = nn.Linear(width, width)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None]:
         batch, frames, width = x.shape
@@ -42,6 +44,23 @@ class Attention(nn.Module):
         else:
             mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).reshape(batch, frames, width)), weights
+
+    def of_clips(self, x: Tensor, lengths: list[int], wanted: Tensor | None) -> Tensor:
+        """The same for frames of several clips, one after another; of the wanted frames alone if not of all."""
+        asking = x if wanted is None else x[wanted]
+        counts = lengths if wanted is None else [int(part.sum()) for part in torch.split(wanted, lengths)]
+        queries = torch.split(self.query(asking), counts)
+        keys, values = torch.split(self.key(x), lengths), torch.split(self.value(x), lengths)
+        mixed: Tensor = self.out(torch.cat([self._mixed(*clip) for clip in zip(queries, keys, values, strict=True)]))
+        return mixed
+
+    def _mixed(self, *qkv: Tensor) -> Tensor:
+        q, k, v = (part.view(len(part), self.heads, part.shape[1] // self.heads).transpose(0, 1)[None] for part in qkv)
+        if self.training and self.dropout and q.device.type == "cpu":  # torch's own way, with quicker draws
+            mixed: Tensor = self.drop((q / q.shape[-1] ** 0.5 @ k.mT).softmax(-1)) @ v
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return mixed[0].transpose(0, 1).flatten(1)
 
 
 class Block(nn.Module):
@@ -64,16 +83,23 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width, eps=epsilon)
         self.widen, self.narrow = nn.Linear(width, inner), nn.Linear(inner, width)
         self.feed_norm = nn.LayerNorm(width, eps=epsilon)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None]:
-        if self.norm_first:
-            mixed, weights = self.attention(self.attention_norm(x), valid, maps)
-            x = x + self.dropout(mixed)
-            return x + self.dropout(self._feed(self.feed_norm(x))), weights
-        mixed, weights = self.attention(x, valid, maps)
-        x = self.attention_norm(x + self.dropout(mixed))
-        return self.feed_norm(x + self.dropout(self._feed(x))), weights
+        mixed, weights = self.attention(self.attention_norm(x) if self.norm_first else x, valid, maps)
+        return self._added(x, mixed), weights
+
+    def of_clips(self, x: Tensor, lengths: list[int], wanted: Tensor | None = None) -> Tensor:
+        """The same for frames of several clips, one after another; of the wanted frames alone if not of all."""
+        mixed = self.attention.of_clips(self.attention_norm(x) if self.norm_first else x, lengths, wanted)
+        return self._added(x if wanted is None else x[wanted], mixed)
+
+    def _added(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.dropout(mixed)
+        if not self.norm_first:
+            x = self.attention_norm(x)
+        added: Tensor = x + self.dropout(self._feed(self.feed_norm(x) if self.norm_first else x))
+        return added if self.norm_first else self.feed_norm(added)
 
     def _feed(self, x: Tensor) -> Tensor:
         fed: Tensor = self.narrow(self.activate(self.widen(x)))
@@ -102,7 +128,7 @@ class Transformer(nn.Module):
         self.depth, self.angles = blocks, angles
         self.project = nn.Linear(inputs, width)
         self.norm = nn.LayerNorm(width, eps=epsilon)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(width, heads, inner, dropout, norm_first=norm_first, activation=activation, epsilon=epsilon)
             for _ in range(1 if shared else blocks)
@@ -127,6 +153,20 @@ class Transformer(nn.Module):
             if seen is not None:
                 weights.append(seen)
         return states, weights if maps else None
+
+    def encode_clips(self, x: Tensor, lengths: list[int], wanted: Tensor | None = None) -> list[Tensor]:
+        """States of projected frames of several clips, one after another; the last of the wanted frames alone if not of all.
+
+        A frame that is not wanted spares the last block all but its key and value.
+        """
+        places = positions(max(lengths), x.shape[1], x.device, self.angles)
+        x = self.dropout(self.norm(x + torch.cat([places[:length] for length in lengths])))
+        states = [x]
+        for number in range(self.depth):
+            block = cast(Block, self.blocks[number % len(self.blocks)])
+            x = block.of_clips(x, lengths, wanted if number + 1 == self.depth else None)
+            states.append(x)
+        return states
 
     @property
     def feeds(self) -> list[nn.Module]:

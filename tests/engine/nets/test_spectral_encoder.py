@@ -81,3 +81,37 @@ def test_in_two_parts_it_gives_the_same_states(encoder: SpectralEncoder) -> None
     for layer, state in enumerate(states):
         for index, clip in enumerate(torch.split(state, lengths)):
             assert torch.allclose(clip, whole.clip(index)[layer], atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_the_last_state_of_some_frames_is_what_it_is_among_all(norm_first: bool) -> None:
+    torch.manual_seed(0)
+    shape = Shape("mel", reduce=2, width=16, blocks=3, heads=2, inner=32, norm_first=norm_first)
+    network = SpectralEncoder(Card("tiny", "Tiny", 3, shape.dims, shape.hop, shape.shortest), shape).eval()
+    lengths = [9, 14, 6]
+    x = torch.randn(sum(lengths), 16)
+    wanted = torch.zeros(sum(lengths), dtype=torch.bool)
+    wanted[[0, 3, 4, 10, 22]] = True  # of the last clip none
+    among_all = network.contextual(x, lengths)[-1][wanted]
+    alone = network.last(x, lengths, wanted)
+    assert alone.shape == (5, 16) and torch.allclose(alone, among_all, atol=1e-5)
+    weights = [weight for name, weight in network.named_parameters() if "project" not in name]
+    for one, other in zip(
+        torch.autograd.grad(among_all.square().sum(), weights),
+        torch.autograd.grad(alone.square().sum(), weights),
+        strict=True,
+    ):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_that_drops_keeps_what_it_gives_on_average(encoder: SpectralEncoder) -> None:
+    attention = encoder.transformer.blocks[0].attention
+    torch.manual_seed(0)
+    x = torch.randn(12, 16)
+    still = attention.of_clips(x, [12], None)
+    attention.train()
+    attention.dropout = attention.drop.share = 0.2
+    drawn = torch.stack([attention.of_clips(x, [12], None) for _ in range(2000)])
+    assert float(drawn.std(0).max()) > 1e-4
+    assert torch.allclose(drawn.mean(0), still, atol=5 * float(drawn.std(0).max()) / 2000**0.5)

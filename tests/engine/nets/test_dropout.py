@@ -1,0 +1,33 @@
+"""Dropout: its share, its scale, and that it is silent when nothing is learnt."""
+
+import pytest
+import torch
+
+from engine.nets.dropout import Dropout, kept
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])
+def test_the_share_is_dropped_and_the_rest_scaled_up(share: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(301, 333)
+    dropped = Dropout(share).train()(x)
+    assert abs(float((dropped == 0).float().mean()) - share) < 0.006
+    assert torch.allclose(dropped[dropped != 0], torch.tensor(1 / (1 - share)))
+    assert abs(float(dropped.mean()) - 1) < 0.02
+
+
+def test_neighbours_are_drawn_apart() -> None:
+    torch.manual_seed(0)
+    mask = (~kept(torch.Size((1_000_000,)), 0.5)).float() - 0.5
+    for lag in range(1, 9):  # four draws share a number of the generator
+        assert abs(float((mask[lag:] * mask[:-lag]).mean()) * 4) < 0.01
+
+
+def test_it_follows_the_generator_and_is_silent_when_nothing_is_learnt() -> None:
+    x = torch.randn(7, 5)
+    layer = Dropout(0.3)
+    torch.manual_seed(1)
+    first = layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), first) and not torch.equal(layer(x), first)
+    assert torch.equal(layer.eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
