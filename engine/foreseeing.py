@@ -1,6 +1,5 @@
 """What pretexts that guess the frames to come have in common: their form and their loss."""
 
-from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -12,8 +11,6 @@ from engine.nets.contrast import others, scores, surprise, suspicion, told_apart
 from engine.nets.cpc import CPC, HOP, SHORTEST, Norm, Shape
 from engine.nets.foresight import Foreseer, Guesses, Predictor, ahead_of, padded
 from engine.nets.spectral_cpc import SpectralCPC
-from engine.nets.wav2vec import Shape as ConvolutionalShape
-from engine.nets.wav2vec import Wav2Vec
 from engine.optimizers import Optimizer, Schedule
 from engine.pretext import Batch, Before, Objective, Pretext
 from engine.train import Loss, Training
@@ -100,14 +97,6 @@ class Convolutional(Foreseeing):
     others: int = Foreseeing.again("others", 10)
     window: float = Foreseeing.again("window", 9.375)
     channels: int = Field(512, ge=8, le=4096, description="Size of a frame and of every layer.")
-
-    @abstractmethod
-    def shape(self) -> ConvolutionalShape:
-        """The architecture."""
-
-    def network(self) -> Foreseer:
-        shape = self.shape()
-        return Wav2Vec(self.card(shape.dims, shape.hop, shape.shortest, taps=shape.taps), shape)
 
     def encoder(self, more: int) -> tuple[tuple[int, int, int], ...]:
         """Convolutions over the sound, and some more over each frame by itself."""

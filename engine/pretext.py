@@ -251,6 +251,7 @@ def card_of(spec: Pretext, network: Upstream, revision: str, step: int) -> dict[
         "hop": card.hop,
         "shortest": card.shortest,
         "attention": card.attention,
+        "differentiable": card.differentiable,
         "revision": revision,
         "license": "",
         "about": f"{spec.title()} trained on {spec.corpus} for {step:,} steps.",

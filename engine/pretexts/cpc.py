@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from engine.foreseeing import Foreseeing, Recurrent, Source
 from engine.optimizers import Optimizer, Schedule
+from engine.pretext import Pretext
 from engine.train import Training
 
 
@@ -23,5 +24,6 @@ class Cpc(Recurrent):
     schedule: Schedule = Training.again("schedule", "steady")
     warm_up: float = Training.again("warm_up", 0.0)
     decay: float = Training.again("decay", 0.0)
+    batch_seconds: float = Pretext.again("batch_seconds", 960.0)  # 64 stretches of 1.28 s, of clips of 15 s
     source: Source = Foreseeing.again("source", "batch")
     window: float = Foreseeing.again("window", 1.28)

@@ -6,6 +6,7 @@ from engine.foreseeing import Cell, Foreseeing, Recurrent
 from engine.nets.cpc import Norm
 from engine.nets.foresight import Predictor
 from engine.optimizers import Optimizer, Schedule
+from engine.pretext import Pretext
 from engine.train import Training
 
 
@@ -25,6 +26,7 @@ class ModifiedCpc(Recurrent):
     schedule: Schedule = Training.again("schedule", "steady")
     warm_up: float = Training.again("warm_up", 0.0)
     decay: float = Training.again("decay", 0.0)
+    batch_seconds: float = Pretext.again("batch_seconds", 960.0)  # 64 stretches of 1.28 s, of clips of 15 s
     window: float = Foreseeing.again("window", 1.28)
     channels: int = Recurrent.again("channels", 256)
     cell: Cell = Recurrent.again("cell", "LSTM")

@@ -1,6 +1,7 @@
 """vq-wav2vec: wav2vec in the words of two codebooks (Baevski, Schneider, Auli, ICLR 2020)."""
 
 import math
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -77,6 +78,11 @@ class VqWav2vec(Convolutional):
             quantizer_depth=2,
             shared=self.shared,
         )
+
+    def network(self) -> Wav2Vec:
+        shape = self.shape()
+        card = self.card(shape.dims, shape.hop, shape.shortest, taps=shape.taps)
+        return Wav2Vec(replace(card, differentiable=self.quantizer != "gumbel"), shape)
 
     def objective(self, network: Upstream, before: Before) -> Objective:
         assert isinstance(network, Wav2Vec)

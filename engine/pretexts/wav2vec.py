@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from engine.foreseeing import Convolutional, Foresight
-from engine.nets.foresight import Foreseer, Guesses
-from engine.nets.wav2vec import Shape
+from engine.nets.foresight import Guesses
+from engine.nets.wav2vec import Shape, Wav2Vec
 from engine.pretext import Before, Objective
 from engine.upstream import Upstream
 
@@ -38,7 +38,11 @@ class Wav2vec(Convolutional):
             aggregator_skips=large,
         )
 
+    def network(self) -> Wav2Vec:
+        shape = self.shape()
+        return Wav2Vec(self.card(shape.dims, shape.hop, shape.shortest, taps=shape.taps), shape)
+
     def objective(self, network: Upstream, before: Before) -> Objective:
-        assert isinstance(network, Foreseer)
+        assert isinstance(network, Wav2Vec)
         guesses = Guesses("linear", network.width, network.channels, self.ahead, bias=True)
         return Foresight(network, [guesses], self, balance=1.0 if self.balanced else float(self.others))

@@ -66,6 +66,7 @@ def _card(name: str, folder: Path, source: str) -> Card:
         untrained=untrained,
         about=values["about"],
         # Cards that were written before these were known do without.
+        differentiable=values.get("differentiable", True),
         paper=values.get("paper", ""),
         data=values.get("data", ""),
         languages=tuple(values.get("languages", ())),

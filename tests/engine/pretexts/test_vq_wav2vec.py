@@ -37,6 +37,7 @@ def test_it_learns_and_keeps_its_codebooks(quantizer: str, workspace: Path) -> N
     codes = model.tap([0.1 * noise(8000)], "codes")["codes"][0]
     assert codes.shape == (model.frames(8000), 2) and int(codes.min()) >= 0 and int(codes.max()) < 20
     assert model.card.layers == 13  # the quantizer and twelve layers
+    assert upstream.find(f"job:{job.id}").differentiable == model.card.differentiable == (quantizer == "kmeans")
 
 
 def test_the_draw_cools_in_a_line_until_seven_tenths() -> None:
