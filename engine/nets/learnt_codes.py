@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from engine.clusters import assign
 
+COLLAPSED = 1.2  # perplexity below which a codebook tells frames apart no more
 NUDGE = 0.01  # how far the two halves of an entry that is split lie apart, of its length
+LEAST = 1e-9  # average count of an entry below which nothing is known of it
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def diversity(likely: Tensor) -> Tensor:
 
 def collapse(perplexity: float, entries: int) -> str:
     """A sentence where a codebook of so many entries says next to nothing; else empty."""
-    if perplexity >= min(2.0, entries / 2):
+    if perplexity >= COLLAPSED:
         return ""
     return (
         f"the codebook has collapsed: nearly all frames take the same of its {entries} entries (perplexity "
@@ -166,7 +168,7 @@ class EmaCodes(nn.Module):
         self.sums.mul_(self.decay).add_(summed, alpha=1 - self.decay)
         for counts, sums in zip(self.counts, self.sums, strict=True):
             self._split(counts, sums)
-        known = self.counts > 0
+        known = self.counts > LEAST  # of what has been idle for long, only rounding is left
         self.vectors[known] = self.sums[known] / self.counts[known][:, None]
 
     def _split(self, counts: Tensor, sums: Tensor) -> None:
