@@ -1,8 +1,8 @@
 """The form of a RunSpec, drawn from its class: pure data that a page turns into widgets, a command line and a YAML file.
 
 The form follows the class: each field's type picks its widget, its description is the help beside it, and
-`json_schema_extra` may say `choices` (upstreams, corpora, labels), `numbers` (labels that are numbers are offered too),
-`when` (shown only while other fields have these values), `advanced` (folded away) and `unit`.
+`json_schema_extra` may say `choices` (upstreams, corpora, labels, trainings, analyses), `numbers` (labels that are numbers
+are offered too), `when` (shown only while other fields have these values), `advanced` (folded away) and `unit`.
 """
 
 import json
@@ -44,7 +44,9 @@ class Field:
     step: float | None = None
     limits: str = ""  # the limits in words: "0 to 10", "more than 0"
     choices: tuple[Any, ...] = ()
-    choices_from: str = ""  # upstreams, corpora or labels: what is offered is looked up when the form is drawn
+    choices_from: str = (
+        ""  # upstreams, corpora, labels, trainings or analyses: what is offered is looked up when the form is drawn
+    )
     numbers: bool = False  # labels that are numbers are offered too
     item: Kind = "text"  # what a list holds
     unit: str = ""
@@ -188,6 +190,11 @@ def choices(one: Field, values: Mapping[str, Any]) -> dict[Any, str]:
         return {card.name: _upstream(card) for card in cards}
     if one.choices_from == "corpora":
         return {name: name for name in workbench.corpora()}
+    if one.choices_from == "trainings":
+        return {name: name for name in workbench.trainings()}
+    if one.choices_from == "analyses":
+        known = workbench.FAMILIES["analysis"].classes().items()
+        return {name: kind.title() for name, kind in known if "upstreams" in kind.model_fields}
     if one.choices_from == "labels":
         unit: Unit = values["unit"] if values.get("unit") in get_args(Unit) else "frame"
         found = workbench.labels(str(values.get("corpus", "")), unit, numbers=one.numbers)

@@ -51,7 +51,7 @@ class Summary:
     reason: str
     can_cancel: bool
     can_resume: bool
-    has_result: bool
+    has_result: bool  # or what a run that goes on has found so far
 
 
 @dataclass
@@ -225,7 +225,7 @@ def summary(job: Job, status: Status, document: Mapping[str, Any], curves: Curve
         reason=status.reason,
         can_cancel=not state.is_over and not asked,
         can_resume=state in {State.FAILED, State.CANCELLED},
-        has_result=job.result_file.exists(),
+        has_result=job.result_file.exists() or job.partial_file.exists(),
     )
 
 

@@ -20,12 +20,13 @@ from engine.rows import Unit
 from engine.run import RunSpec
 from engine.settings import HOUSE, settings
 from probing import offered
+from probing.analysis import ANALYSES
 
 COMMAND = [sys.executable, "-m", "app.cli"]
 
 # The families of things a user can start, in the order pages show them.
 FAMILIES: dict[str, Registry[RunSpec]] = {
-    "analysis": Registry(RunSpec, "probing.analyses"),  # type: ignore[type-abstract]
+    "analysis": ANALYSES,
     "pretext": Registry(RunSpec, "engine.pretexts"),  # type: ignore[type-abstract]
     "task": Registry(RunSpec, "engine.tasks"),  # type: ignore[type-abstract]
     "suite": Registry(RunSpec, "engine.suites"),  # type: ignore[type-abstract]
@@ -140,6 +141,12 @@ def forget_checkpoint(name: str) -> None:
 def delete_download(name: str) -> int:
     """Remove what was fetched of an upstream; how many bytes that freed."""
     return hub.delete(name)
+
+
+def trainings() -> list[str]:
+    """The jobs that keep snapshots of an upstream, newest first."""
+    kinds = FAMILIES["pretext"].classes()
+    return [job.id for job in jobs() if job.document.get("run") in kinds and job.document.get("snapshots")]
 
 
 def corpora() -> list[str]:

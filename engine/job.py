@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from engine.errors import Refused, Unknown
 from engine.events import Event, EventLog
 from engine.registry import Registry
-from engine.run import Result, flush_folder, write_text
+from engine.run import PARTIAL, Result, flush_folder, write_text
 from engine.settings import settings
 
 INLINE = "inline"  # the executor of jobs that their submitter works on itself; the queue never starts them
@@ -166,6 +166,7 @@ class Job:
         self.spec_file = folder / "spec.json"
         self.log_file = folder / "log.txt"
         self.result_file = folder / "result.json"
+        self.partial_file = folder / PARTIAL  # what a run that goes on has found so far
         self.cancel_file = folder / "cancel"  # exists = someone asked it to stop
         self.alive_file = folder / "alive"  # touched every few seconds by the worker
         self.lock_file = folder / "lock"  # held by the worker as long as it lives
@@ -204,6 +205,12 @@ class Job:
         if not self.result_file.exists():
             raise Refused(f"Job {self.id} has no result: it is {self.status().state}.")
         return Result.read(self.result_file)
+
+    def so_far(self) -> Result:
+        """The result, or what a run that has not ended well has found so far."""
+        if not self.result_file.exists() and self.partial_file.exists():
+            return Result.read(self.partial_file)
+        return self.result()
 
     def hold(self, seconds: float = 0.0) -> AbstractContextManager[bool]:
         """Hold this job's lock inside the block; False where someone else keeps it for `seconds`."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 Value = str | int | float | bool | None
+PARTIAL = "partial.json"  # the file of `Context.partial` in the folder of a run
 Stop = Callable[[], None]  # raises Cancelled or Interrupted when the run must end
 
 
@@ -171,6 +172,10 @@ class Context:
         file = self.folder / "artifacts" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         return file
+
+    def partial(self, result: "Result") -> None:
+        """Show what there is so far; the result itself will take its place."""
+        result.save(self.folder / PARTIAL)
 
     def children(self, documents: Sequence[dict[str, Any]]) -> "list[Result]":
         """Run other specs as jobs of their own and wait for their results, in order."""

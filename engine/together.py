@@ -18,7 +18,7 @@ from pathlib import Path
 from engine import ranks
 from engine.errors import Interrupted, explain
 from engine.job import Job
-from engine.run import Context, RunSpec, Stop
+from engine.run import Context, Result, RunSpec, Stop
 
 GRACE = 20.0  # seconds in which the others end once the first has
 
@@ -42,6 +42,9 @@ class Follower(Context):
         pass
 
     def note(self, sentence: str) -> None:
+        pass
+
+    def partial(self, result: Result) -> None:
         pass
 
     def artifact(self, name: str) -> Path:

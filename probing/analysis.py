@@ -9,6 +9,7 @@ from torch import Tensor
 from engine import corpus, extract, upstream
 from engine.errors import Refused
 from engine.precision import Precision
+from engine.registry import Registry
 from engine.rows import Rows, Unit
 from engine.run import Context, Figure, Result, RunSpec, Value
 from probing import offered
@@ -142,3 +143,6 @@ class Analysis(RunSpec):
             "rows": len(every[0]),
             **more,
         }
+
+
+ANALYSES: Registry[RunSpec] = Registry(RunSpec, "probing.analyses")  # type: ignore[type-abstract]

@@ -44,9 +44,13 @@ def test_hints_name_what_there_is(kind: type[RunSpec]) -> None:
     for name, field in kind.model_fields.items():
         hints = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         assert set(hints) <= {"choices", "numbers", "when", "advanced", "unit"}, name
-        assert hints.get("choices", "upstreams") in {"upstreams", "corpora", "labels"} or isinstance(
-            hints["choices"], list
-        ), name
+        assert hints.get("choices", "upstreams") in {
+            "upstreams",
+            "corpora",
+            "labels",
+            "trainings",
+            "analyses",
+        } or isinstance(hints["choices"], list), name
         when = hints.get("when", {})
         assert isinstance(when, dict) and set(when) <= set(kind.model_fields), name
 
@@ -89,10 +93,11 @@ def test_names_that_nothing_answers_to_are_said_before_it_starts(kind: type[RunS
         for name, field in kind.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("choices") in ("upstreams", "corpora")
     }
+    required = {name: "x" for name, field in kind.model_fields.items() if field.is_required()}
     for name in choices:
         many = kind.model_fields[name].annotation is not str
         value = ["no-such-name"] if many else "no-such-name"
-        reasons = workbench.resolve({"run": kind.name, name: value}).needs()
+        reasons = workbench.resolve({"run": kind.name, **required, name: value}).needs()
         assert any("no-such-name" in reason for reason in reasons), f"{kind.name}.{name} is not looked at by needs()"
 
 

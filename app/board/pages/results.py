@@ -19,6 +19,7 @@ ORDER = 10
 
 LARGEST_FILE = 200_000_000  # bytes that a browser is asked to take; what is larger is told by its place
 MOST_COMPARED = 8
+FRESH = 3  # seconds between two looks at a result that is not whole yet
 
 
 def render() -> None:
@@ -92,7 +93,7 @@ def _job(id: str) -> Job:
 def _read(row: summaries.Summary) -> Result | None:
     """The result of a job; one that cannot be read is said, and the others are shown."""
     try:
-        return _job(row.id).result()
+        return _job(row.id).so_far()
     except AuscultError as error:
         said = str(error)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -118,7 +119,25 @@ def _summary(
     said += [f"seed {facts['seed']}" if "seed" in facts else "", str(facts.get("gpu") or facts.get("device") or "")]
     notes = facts.get("notes")
     told = [str(note) for note in notes] if isinstance(notes, list) else []
-    widgets.head(chosen.title, "finished", "Finished", [*said, f"{chosen.age} ago"], told)
+    if chosen.state == "finished":
+        widgets.head(chosen.title, "finished", "Finished", [*said, f"{chosen.age} ago"], told)
+        return
+    widgets.head(chosen.title, chosen.state, f"{chosen.state_text}: what there is so far", [*said, chosen.stage], told)
+    _watch(chosen.id, _mark(chosen.id))
+
+
+@st.fragment(run_every=FRESH)
+def _watch(id: str, seen: float) -> None:
+    """Draw the page anew when a run that goes on has found more."""
+    if _mark(id) != seen:
+        st.rerun()
+
+
+def _mark(id: str) -> float:
+    """When what is shown of a job was written."""
+    job = _job(id)
+    file = job.result_file if job.result_file.exists() else job.partial_file
+    return file.stat().st_mtime if file.exists() else 0.0
 
 
 def _seconds(facts: dict[str, Any]) -> str:

@@ -1,0 +1,73 @@
+"""Snapshots of a training, each measured: nothing is measured twice, and what grows with the steps is seen to grow."""
+
+from pathlib import Path
+
+import pytest
+
+from app import workbench
+from engine import worker
+from engine.errors import Refused
+from engine.job import INLINE, Job, JobStore, State
+from engine.run import Context, Result
+from probing.analyses.training_dynamics import TrainingDynamics, reached
+
+TRAINING = {
+    "run": "mockingjay",
+    "corpus": "spoken:digits?voices=4",
+    "features": "mel",
+    "steps": 6,
+    "batch_seconds": 6,
+    "reduce": 2,
+    "blocks": 1,
+    "width": 16,
+    "heads": 2,
+    "inner": 32,
+    "snapshots": True,
+}
+
+
+def carried_out(document: dict[str, object]) -> Job:
+    job = JobStore().submit(workbench.resolve(document).document, executor=INLINE)
+    worker.work(job, workbench.resolve)
+    return job
+
+
+def test_every_snapshot_is_measured_and_what_is_there_is_shown_on_the_way(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = carried_out(TRAINING)
+    shown: list[Result] = []
+    monkeypatch.setattr(Context, "partial", lambda self, result: shown.append(result))
+    spec = {"run": "training_dynamics", "training": f"job:{training.id}", "corpus": TRAINING["corpus"]}
+    job = carried_out(spec)
+    assert job.status().state is State.FINISHED, job.status().reason
+    table = job.result().table
+    accuracy = [line for line in table if line["measure"] == "accuracy"]
+    assert [(line["step"], line["layer"]) for line in accuracy] == [(s, i) for s in (0, 1, 2, 4, 6) for i in (0, 1)]
+    assert [len(result.facts["training"]["steps"]) for result in shown] == [1, 2, 3, 4, 5]
+
+    # The last snapshot is the upstream that the training has made.
+    name = f"job:{training.id}"
+    plain = {"baselines": [], "twin": False, "repeats": 1, "control": False}
+    probe = carried_out({"run": "linear_probe", "upstreams": [name], "corpus": TRAINING["corpus"], **plain})
+    alone = [line["value"] for line in probe.result().table if line["measure"] == "accuracy" and line["upstream"] == name]
+    assert alone == [line["value"] for line in accuracy if line["step"] == 6]
+
+
+def test_a_layer_has_reached_what_it_gains_at_the_first_step_with_most_of_it() -> None:
+    def lines(layer: int, **values: float) -> list[dict[str, object]]:
+        return [{"step": int(k[1:]), "layer": layer, "measure": "accuracy", "value": v} for k, v in values.items()]
+
+    table = lines(0, s0=0.5, s1=0.5, s2=0.5) + lines(1, s0=0.1, s1=0.99, s4=1.0) + lines(2, s0=0.0, s1=0.89, s4=0.95, s8=1.0)
+    assert reached(table) == {"accuracy": {"1": 1, "2": 4}}  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_followed_is_said(workspace: Path) -> None:
+    plain = carried_out({**TRAINING, "snapshots": False, "steps": 1})
+    ask = lambda **changes: TrainingDynamics(**{"training": plain.id, "corpus": "spoken:digits", **changes}).needs()  # noqa: E731
+    assert ask() == [f"Job {plain.id} keeps no snapshots; train with snapshots=true."]
+    assert any("does not measure upstreams" in reason for reason in ask(analysis="training_dynamics"))
+    assert any("There is no" in reason for reason in ask(analysis="nonsense"))
+    assert "nobody" in ask(training="nobody")[0]
+    with pytest.raises(Refused):
+        workbench.submit({"run": "training_dynamics", "training": plain.id})
