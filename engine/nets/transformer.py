@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from engine.nets.dropout import Dropout
 from engine.nets.front import ACTIVATIONS
+from engine.nets.recomputing import through
 
 
 def positions(frames: int, width: int, device: torch.device, angles: torch.dtype = torch.float32) -> Tensor:
@@ -109,6 +110,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Projects frames, adds positions and runs the blocks; gives the input of the first block and the output of each."""
 
+    recompute = False  # what blocks gave is computed again on the way back
+
     def __init__(
         self,
         inputs: int,
@@ -148,7 +151,7 @@ class Transformer(nn.Module):
         x = self.dropout(self.norm(x + positions(frames, x.shape[2], x.device, self.angles)))
         states, weights = [x], []
         for number in range(self.depth):
-            x, seen = self.blocks[number % len(self.blocks)](x, valid, maps)
+            x, seen = through(self.blocks[number % len(self.blocks)], x, valid, maps, recompute=self.recompute)
             states.append(x)
             if seen is not None:
                 weights.append(seen)
@@ -164,7 +167,8 @@ class Transformer(nn.Module):
         states = [x]
         for number in range(self.depth):
             block = cast(Block, self.blocks[number % len(self.blocks)])
-            x = block.of_clips(x, lengths, wanted if number + 1 == self.depth else None)
+            last = wanted if number + 1 == self.depth else None
+            x = through(block.of_clips, x, lengths, last, recompute=self.recompute)
             states.append(x)
         return states
 

@@ -24,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.errors import Refused
 from engine.nets.contextual import Contextual
 from engine.nets.front import ACTIVATIONS, Convolutions, Front
+from engine.nets.recomputing import through
 from engine.upstream import Card, Hidden, Tap
 from engine.weights import fit, renamed
 
@@ -99,6 +100,8 @@ class Shape(Convolutions):
 class Wav2Vec2(Contextual):
     """The network. State 0 goes into the first block, state i comes out of block i, before any final norm."""
 
+    recompute = False  # what blocks gave is computed again on the way back
+
     def __init__(self, card: Card, shape: Shape) -> None:
         super().__init__()
         self.card = card
@@ -171,7 +174,7 @@ class Wav2Vec2(Contextual):
         states, maps = [x], []
         for block in self.blocks:
             if not self.training or float(torch.rand(())) >= self.shape.layer_drop:
-                x, weights = block(x, lengths, bias, attention)
+                x, weights = through(block, x, lengths, bias, attention, recompute=self.recompute)
                 maps.append(weights)
             states.append(x)
         return states, maps
