@@ -3,6 +3,7 @@
 The format is TensorFlow's: length, its sum, the event, its sum; the event is a protocol buffer of four fields.
 """
 
+import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ class EventFile:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
-        self._append(_record(_double(1, 0.0) + _bytes(3, b"brain.Event:2")))
+        self._append(_record(_bytes(3, b"brain.Event:2")))
 
     def add(self, seconds: float, step: int, values: Mapping[str, float]) -> None:
         """The numbers of a step, told at a time in seconds since 1970."""
@@ -28,7 +29,7 @@ class EventFile:
             size = os.fstat(handle.fileno()).st_size
             try:
                 if handle.write(record) < len(record):
-                    raise OSError(28, "No space left on device", str(self.file))
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
             except OSError:
                 handle.truncate(size)  # half a record would hide all that come after it
                 raise
