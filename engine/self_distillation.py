@@ -64,6 +64,7 @@ class SelfDistillation(Hiding):
         self.spec = spec
         self.teacher = Follower(network)
         self.memory = spec.memory
+        self.still = False  # whether front and projection have ended to learn
         self.told_from = 0  # the step from which a collapse is told of; what comes before is the beginning
         self.step = 0
 
@@ -78,10 +79,12 @@ class SelfDistillation(Hiding):
     def both(self, batch: Batch) -> tuple[Tensor, list[Tensor], list[int]]:
         """Of the hidden frames, what the network makes of them, the teacher's targets, and how many each clip has."""
         hides, lengths = self.hides(batch), self.frames(batch)
-        local = self.local(batch)
-        hidden = torch.cat(hides).to(local.device)
-        states = self.network.contextual(self.seen(local, hidden), lengths)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.still):
+            projected = self.network.projected(self.local(batch))
+        hidden = torch.cat(hides).to(projected.device)
+        seen = torch.where(hidden[:, None], self.mask.to(projected.dtype), projected)
+        states = self.network.contextual(seen, lengths)
         with torch.no_grad():
-            fed = self.teacher.fed(self.network.projected(local.detach()), lengths)[-self.spec.top :]
+            fed = self.teacher.fed(projected.detach(), lengths)[-self.spec.top :]
             targets = [normalised(each, lengths)[hidden] for each in fed]
         return states[-1][hidden], targets, [int(each.sum()) for each in hides]
