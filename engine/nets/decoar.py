@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from engine.nets.clips import together
 from engine.nets.front import Front
@@ -41,8 +42,23 @@ class Decoar(Upstream):
         with torch.autocast(self.device.type, enabled=False):
             return together([self._states(wav.to(self.device)) for wav in wavs])
 
+    def spectrum(self, wav: Tensor) -> Tensor:
+        """What the projection is given: (samples,) -> (frames, mels)."""
+        return normalise(cast(Tensor, self.mel(wav)))
+
+    def sides(self, spectra: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The last layer of both stacks for each clip, (frames, width) each: what was before a frame, what comes after."""
+        lengths = [len(spectrum) for spectrum in spectra]
+        with torch.autocast(self.device.type, enabled=False):
+            clips = list(torch.split(self.projection(torch.cat(spectra)), lengths))
+            # What stands behind the end of a clip comes after all its frames, on either side.
+            ahead, back = pad_sequence(clips, batch_first=True), pad_sequence([x.flip(0) for x in clips], batch_first=True)
+            for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
+                ahead, back = forwards(ahead)[0], backwards(back)[0]
+        return [(ahead[i, :length], back[i, :length].flip(0)) for i, length in enumerate(lengths)]
+
     def _states(self, wav: Tensor) -> list[Tensor]:
-        x = self.projection(normalise(self.mel(wav)))[None]
+        x = self.projection(self.spectrum(wav))[None]
         states = [x[0]]
         ahead, back = x, x.flip(1)
         for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
