@@ -43,7 +43,7 @@ class Audioset(Layout):
                     id=sound.relative_to(folder).with_suffix("").as_posix(),
                     file=sound,
                     split=catalogue.SPLITS.get(split.lower(), "") or split_named(file.stem),
-                    labels={"class": ", ".join(names.get(label, label) for label in labels)},
+                    labels={"class": "; ".join(names.get(label, label) for label in labels)},
                 )
 
 

@@ -1,6 +1,7 @@
 """Real recordings: every shared set is read as it is."""
 
 import csv
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,26 @@ def test_turns_of_a_meeting(shared_data: Path) -> None:
 def test_a_folder_of_classes(shared_data: Path) -> None:
     utterances = list(corpus.find(f"folder:{shared_data / 'esc10_fold1' / 'audio'}").utterances())
     assert len(utterances) == 40 and len({utterance.labels["class"] for utterance in utterances}) == 10
+
+
+def test_a_set_laid_out_anew(shared_data: Path, tmp_path: Path) -> None:
+    """As FSD50K keeps its own, and in a shard: the seconds, classes and samples are those of the manifest."""
+    source = shared_data / "esc10_fold1"
+    known = {u.path.stem: u for u in corpus.find(f"manifest:{source}").utterances()}
+    (tmp_path / "clips").mkdir()
+    with (tmp_path / "train.csv").open("w", newline="") as file, tarfile.open(tmp_path / "train.tar", "w") as archive:
+        lines = csv.writer(file)
+        lines.writerow(["fname", "labels"])
+        for stem, utterance in known.items():
+            (tmp_path / "clips" / utterance.path.name).write_bytes(utterance.path.read_bytes())
+            archive.add(utterance.path, utterance.path.name)
+            lines.writerow([stem, utterance.labels["label"]])
+    for name in (f"audioset:{tmp_path}", f"shards:{tmp_path}"):
+        found = list(corpus.find(name).utterances())
+        assert len(found) == len(known)
+        for utterance in found:
+            same = known[utterance.path.stem]
+            assert utterance.seconds == same.seconds
+            assert utterance.labels.get("class", same.labels["label"]) == same.labels["label"]
+        sound = found[-1]
+        assert audio.load(sound.path).wave.equal(audio.load(known[sound.path.stem].path).wave)
