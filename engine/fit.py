@@ -130,7 +130,11 @@ class _Loop:
             parts = (coming or ahead.submit(self._batch, self.step)).result()
             self.curves.count(self.seconds(self.order(self.step)), time.monotonic() - began)
             coming = ahead.submit(self._batch, self.step + 1) if self.step + 1 < plan.steps else None
+            count = self.parts
             told = self._told(parts)
+            if self.parts > count and coming is not None:
+                coming.cancel()  # it is in too few parts
+                coming = ahead.submit(self._batch, self.step + 1)
             if self.average is not None:
                 self.average.follow(self.module)
             self.step += 1
@@ -146,11 +150,14 @@ class _Loop:
                 self._save()
 
     def _batch(self, step: int) -> list[Any]:
-        clips = self.order(step)
-        # A process with nothing to do computes beside the others, for nothing.
-        mine = clips[ranks.rank() :: ranks.world()] or clips[:1]
+        mine = self._mine(step)
         count = min(self.parts, len(mine))
         return [self.load(mine[part::count], step) for part in range(count)]
+
+    def _mine(self, step: int) -> list[int]:
+        clips = self.order(step)
+        # A process with nothing to do computes beside the others, for nothing.
+        return clips[ranks.rank() :: ranks.world()] or clips[:1]
 
     def _told(self, parts: list[Any]) -> dict[str, float]:
         """Do the step, in more parts where memory runs out. It draws what it would have drawn."""
@@ -162,7 +169,7 @@ class _Loop:
             if (told := self.stepper.step(step, parts, weight)) is not None:
                 self.module.stepped()
                 return told
-            if len(parts) < self.parts or ranks.world() > 1:
+            if len(parts) == len(self._mine(step)) or ranks.world() > 1:
                 break  # each part is one clip, or the others cannot know that this process begins anew
             self.parts *= 2
             self.ctx.note(
