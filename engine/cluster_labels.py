@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine import clusters, information
+from engine import clusters, information, ranks
 from engine.corpus import Span
 from engine.errors import Refused
 from engine.pretext import Before, Piece
 from engine.rows import segments
 from engine.upstream import Upstream
+
+POLL = 0.2  # seconds from one look for the file of the first process to the next
 
 
 class ClusterLabels:
@@ -45,11 +48,17 @@ def learnt(
 ) -> tuple[ClusterLabels, list[dict[str, Any]]]:
     """Labels by k-means over some of the sound, and how good the clusters of this round and those before are.
 
-    Both stay in the folder of the run: a run that is resumed goes on with the labels that it had.
+    Both stay in the folder of the run: a run that is resumed goes on with the labels that it had, and of several processes
+    the first finds them for all.
     """
-    files = [before.ctx.artifact(f"clusters/round-{number + 1}.safetensors") for number in range(before.round + 1)]
+    folder = before.ctx.folder / "artifacts" / "clusters"
+    files = [folder / f"round-{number + 1}.safetensors" for number in range(before.round + 1)]
     file = files[-1]
+    while ranks.rank() and not file.exists():
+        before.ctx.check()
+        time.sleep(POLL)
     if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         centres, facts = _cluster(before, source, layer, count, sampled, seed)
         _write(file, centres, facts)
         before.ctx.note(_told(before.round, facts))

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from app import workbench
-from engine import upstream
+from engine import corpus, upstream
 from engine.cluster_labels import ClusterLabels, quality
 from engine.clustered import Guessing
 from engine.errors import Interrupted, Refused
@@ -64,8 +64,6 @@ def told(job: Job) -> list[tuple[int, str]]:
 
 
 def objective(chosen: Hubert, folder: Path) -> Guessing:
-    from engine import corpus
-
     torch.manual_seed(0)
     network = chosen.network()
     sound = Sound(list(corpus.find(chosen.corpus).utterances())[:12], 0.1)
@@ -144,6 +142,25 @@ def test_frames_that_are_seen_count_when_they_are_given_weight(workspace: Path) 
     costs = functional.cross_entropy(made.scores(states[-1]), clip[1], reduction="none")
     assert float(loss.total) == pytest.approx(float(costs[hidden].sum() + 0.5 * costs[~hidden].sum()), rel=1e-5)
     assert loss.count == len(clip[1])
+
+
+def test_another_process_waits_for_the_clusters_of_the_first(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = objective(spec(), workspace)
+    asked: list[int] = []
+
+    def stop() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            kept.rename(file)
+
+    file = workspace / "artifacts" / "clusters" / "round-1.safetensors"
+    kept = file.rename(file.with_suffix(".kept"))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("engine.cluster_labels.POLL", 0.0)
+    beside = Before(Sound(list(corpus.find(spec().corpus).utterances())[:1], 0.1), Context(workspace, stop=stop), 0, None)
+    made = spec().objective(spec().network(), beside)
+    assert isinstance(made, Guessing) and len(asked) == 3
+    assert torch.equal(made.labels.centres, first.labels.centres) and made.quality == first.quality
 
 
 def test_labels_of_another_rate_stand_where_the_frames_begin() -> None:
