@@ -74,6 +74,13 @@ class OnSound(Blocks):
     reduce: int = Field(
         2, ge=1, le=10, description="Frames that are stacked into one.", json_schema_extra={"when": {"front": "features"}}
     )
+    nearby: int = Field(
+        0,
+        ge=0,
+        le=255,
+        description="Frames around each that a convolution adds to it before the first block, as on the waveform; 0 = none.",
+        json_schema_extra={"advanced": True, "when": {"front": "features"}},
+    )
     layer_drop: float = Field(
         0.05,
         ge=0,
@@ -88,7 +95,14 @@ class OnSound(Blocks):
     def network(self) -> Contextual:
         if self.front == "features":
             spectral = SpectralShape(
-                self.features, self.reduce, self.width, self.blocks, self.heads, self.inner, self.dropout
+                self.features,
+                self.reduce,
+                self.width,
+                self.blocks,
+                self.heads,
+                self.inner,
+                self.dropout,
+                nearby=self.nearby,
             )
             return SpectralEncoder(self.card(spectral.dims, spectral.hop, spectral.shortest, attention=True), spectral)
         shape = self.shape()

@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine import upstream
@@ -29,6 +30,7 @@ class Shape:
     dropout: float = 0.0
     shared: bool = False  # one block is run again and again
     norm_first: bool = False
+    nearby: int = 0  # frames around each that a convolution adds to it before the first block, as wav2vec 2.0 does
 
     @property
     def hop(self) -> int:
@@ -72,6 +74,11 @@ class SpectralEncoder(Contextual):
             norm_first=shape.norm_first,
         )
 
+        self.nearby: nn.Conv1d | None = None
+        if shape.nearby:
+            kernel, width = shape.nearby, shape.width
+            self.nearby = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=shape.heads)
+
     def frames(self, samples: int) -> int:
         return self._front[0].frames(samples) // self.shape.reduce
 
@@ -85,11 +92,11 @@ class SpectralEncoder(Contextual):
         return projected
 
     def contextual(self, x: Tensor, lengths: list[int]) -> list[Tensor]:
-        return self.transformer.encode_clips(x, lengths)
+        return self.transformer.encode_clips(self._placed(x, lengths), lengths)
 
     def last(self, x: Tensor, lengths: list[int], wanted: Tensor) -> Tensor:
         """The last state of the wanted frames (frames,) alone, which is quicker where they are few."""
-        return self.transformer.encode_clips(x, lengths, wanted)[-1]
+        return self.transformer.encode_clips(self._placed(x, lengths), lengths, wanted)[-1]
 
     @property
     def feeds(self) -> Sequence[nn.Module]:
@@ -101,14 +108,15 @@ class SpectralEncoder(Contextual):
     def forward(self, wavs: list[Tensor], attention: bool = False) -> Hidden:
         features = self.local([wav.to(self.device) for wav in wavs])
         lengths = torch.tensor([len(clip) for clip in features])
+        projected = [self.projected(clip) for clip in features]
         if int(lengths.max()) <= self.longest:
-            padded = pad_sequence(features, batch_first=True)
-            states, maps = self.transformer(padded, lengths, attention)
+            placed = [self._placed(clip, [len(clip)]) for clip in projected]
+            states, maps = self.transformer.encode(pad_sequence(placed, batch_first=True), lengths, attention)
             return Hidden(states, lengths, maps)
         if attention:
             seconds = self.longest * self.shape.hop / upstream.SAMPLE_RATE
             raise Refused(f"Attention maps are given for clips of up to {seconds:.0f} seconds; this one is longer.")
-        clips = [self._in_parts(clip) for clip in features]
+        clips = [self._in_parts(clip) for clip in projected]
         layers = [pad_sequence([clip[layer] for clip in clips], batch_first=True) for layer in range(len(self.card.dims))]
         return Hidden(layers, lengths)
 
@@ -116,7 +124,14 @@ class SpectralEncoder(Contextual):
         frames = len(x) // self.shape.reduce
         return x[: frames * self.shape.reduce].reshape(frames, -1)
 
+    def _placed(self, x: Tensor, lengths: list[int]) -> Tensor:
+        """Frames with what is near them, which tells where they are; each clip by itself."""
+        if self.nearby is None:
+            return x
+        clips = torch.split(x, lengths)
+        return torch.cat([clip + functional.gelu(self.nearby(clip.T[None])[0].T[: len(clip)]) for clip in clips])
+
     def _in_parts(self, clip: Tensor) -> list[Tensor]:
-        count = -(-len(clip) // self.longest)
-        parts = [self.transformer(part[None], torch.tensor([len(part)]))[0] for part in clip.tensor_split(count)]
-        return [torch.cat([part[layer][0] for part in parts]) for layer in range(len(self.card.dims))]
+        parts = [self._placed(part, [len(part)])[None] for part in clip.tensor_split(-(-len(clip) // self.longest))]
+        encoded = [self.transformer.encode(part, torch.tensor([part.shape[1]]))[0] for part in parts]
+        return [torch.cat([part[layer][0] for part in encoded]) for layer in range(len(self.card.dims))]

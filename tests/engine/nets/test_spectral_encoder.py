@@ -8,10 +8,10 @@ from engine.nets.spectral_encoder import Shape, SpectralEncoder
 from engine.upstream import Card
 
 
-@pytest.fixture
-def encoder() -> SpectralEncoder:
+@pytest.fixture(params=[0, 9], ids=["plain", "nearby"])
+def encoder(request: pytest.FixtureRequest) -> SpectralEncoder:
     torch.manual_seed(0)
-    shape = Shape("mel", reduce=2, width=16, blocks=3, heads=2, inner=32)
+    shape = Shape("mel", reduce=2, width=16, blocks=3, heads=2, inner=32, nearby=request.param)
     card = Card("tiny", "Tiny", len(shape.dims) - 1, shape.dims, shape.hop, shape.shortest, attention=True)
     return SpectralEncoder(card, shape).eval()
 
@@ -62,7 +62,7 @@ def test_long_clips_are_cut_and_short_ones_beside_them_are_not_touched(encoder: 
     alone = encoder([short])
     assert torch.allclose(hidden.clip(1)[-1], alone.clip(0)[-1], atol=1e-5)
     assert len(hidden.clip(0)[-1]) == encoder.frames(16000)
-    first = encoder.transformer(encoder.local([long])[0][None, :25], torch.tensor([25]))[0][-1][0]
+    first = encoder.contextual(encoder.projected(encoder.local([long])[0][:25]), [25])[-1]
     assert torch.allclose(hidden.clip(0)[-1][:25], first, atol=1e-5)  # 50 frames are cut into 25 and 25
 
 
@@ -115,3 +115,29 @@ def test_attention_that_drops_keeps_what_it_gives_on_average(encoder: SpectralEn
     drawn = torch.stack([attention.of_clips(x, [12], None) for _ in range(2000)])
     assert float(drawn.std(0).max()) > 1e-4
     assert torch.allclose(drawn.mean(0), still, atol=5 * float(drawn.std(0).max()) / 2000**0.5)
+
+
+@torch.no_grad()
+def test_in_two_parts_it_is_the_whole(encoder: SpectralEncoder) -> None:
+    clips = waves(8000, 3000, 12_000)
+    local = encoder.local(clips)
+    lengths = [len(each) for each in local]
+    hidden = encoder(clips)
+    for layer, states in enumerate(encoder.contextual(encoder.projected(torch.cat(local)), lengths)):
+        for index, state in enumerate(states.split(lengths)):
+            assert torch.allclose(state, hidden.clip(index)[layer], atol=1e-5)
+
+
+@torch.no_grad()
+def test_frames_nearby_are_those_around_a_frame() -> None:
+    torch.manual_seed(0)
+    shape = Shape("mel", reduce=1, width=16, blocks=1, heads=2, inner=32, nearby=5)
+    encoder = SpectralEncoder(Card("tiny", "Tiny", 1, shape.dims, shape.hop, shape.shortest), shape).eval()
+    first = torch.randn(30, 16)
+    second = first.clone()
+    second[12] += 1
+    changed = [encoder.contextual(each, [20, 10])[0] for each in (first, second)]
+    assert (changed[0] != changed[1]).any(1).nonzero()[:, 0].tolist() == [10, 11, 12, 13, 14]
+    second = first.clone()
+    second[20] += 1  # the next clip begins here
+    assert (changed[0] != encoder.contextual(second, [20, 10])[0]).any(1).nonzero()[:, 0].tolist() == [20, 21, 22]
