@@ -108,10 +108,11 @@ class Clustered(OnSound):
 
     def labels(self, before: Before) -> tuple[ClusterLabels, list[dict[str, Any]]]:
         """What is guessed in a round, and how good it is, and was in the rounds before."""
+        begun = sum(self.round_plan(number).steps for number in range(before.round))
         if before.upstream is not None:
-            return learnt(before, before.upstream, self.layer, self.later_clusters, self.sampled, self.seed)
+            return learnt(before, before.upstream, self.layer, self.later_clusters, self.sampled, self.seed, begun)
         source = upstream.load(self.targets, before.ctx.device)
-        return learnt(before, source, self.targets_layer, self.clusters, self.sampled, self.seed)
+        return learnt(before, source, self.targets_layer, self.clusters, self.sampled, self.seed, begun)
 
 
 class Guessing(Hiding):
