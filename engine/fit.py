@@ -4,6 +4,7 @@ Nothing of it depends on what was drawn before: every step begins with generator
 So the place in the data is a step, and a step that is done again, in more parts or by more processes gives the same.
 """
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -227,8 +228,9 @@ class _Loop:
         self.fitted.history.append({"step": step, **told})
         self.curves.tell(step, told)
         sentence = self.module.unwell(told)
-        if sentence and sentence not in self.said:
-            self.said.add(sentence)
+        kind = re.sub(r"\d+", "", sentence)  # the same illness with other numbers
+        if sentence and kind not in self.said:
+            self.said.add(kind)
             self.ctx.note(f"At step {step}: {sentence}")
 
     def _snapshot(self) -> None:

@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -131,15 +133,35 @@ def test_killed_and_resumed_it_tells_the_same_numbers(tmp_path: Path) -> None:
     assert trace(folder) == trace(tmp_path / "whole")
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path, parts: int) -> None:
     def poisoned(clips: list[int], step: int) -> Tensor:
-        return batch(clips, step) * (float("nan") if step == 12 else 1.0)
+        return batch(clips, step) * (float("nan") if step == 12 and 8 * step + 1 in clips else 1.0)
 
     with pytest.raises(Refused, match="step 13 is not a number"):
-        fit(Noisy(), order, poisoned, Plan(30, 1e-2, checkpoint_every=5), Context(tmp_path, device="cpu"))
+        fit(Noisy(), order, poisoned, Plan(30, 1e-2, checkpoint_every=5, parts=parts), Context(tmp_path, device="cpu"))
     state = Checkpoints(tmp_path / "checkpoints").newest(print)
     assert state is not None and state["step"] == 10
     assert all(bool(torch.isfinite(weight).all()) for weight in state["module"].values())
+
+
+class Ill(Noisy):
+    """Complains of every step, in one of two ways."""
+
+    def unwell(self, told: dict[str, float]) -> str:
+        return f"It is ill ({told['loss']:.4f})." if told["rate"] < 0.005 else f"It has a fever of {told['loss']:.2f}."
+
+
+def test_an_illness_is_said_once_however_often_it_is_resumed(tmp_path: Path) -> None:
+    def stop() -> None:
+        if len(trace(tmp_path)) in (8, 20):
+            raise Interrupted("enough")
+
+    for stopped in (stop, stop, None):
+        with suppress(Interrupted):
+            fit(Ill(), order, batch, Plan(30, 1e-2, warm_up=0.0), Context(tmp_path, device="cpu", stop=stopped))
+    notes = [event.values["text"] for event in EventLog(tmp_path / "events.jsonl").read()[0] if event.kind == "note"]
+    assert [re.sub(r" \(.*| of .*", "", note) for note in notes] == ["At step 1: It has a fever", "At step 17: It is ill"]
 
 
 def test_order_deals_every_clip_once_an_epoch_within_the_budget() -> None:
