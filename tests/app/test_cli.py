@@ -316,3 +316,11 @@ def test_a_failure_leaves_no_half_written_layers(call: Callable[..., Said], tmp_
     said = call("layers", "fbank", str(tmp_path / "short.wav"), "--out", str(tmp_path / "x.npz"))
     assert said.code == 1 and "needs at least" in said.err
     assert [file.name for file in tmp_path.iterdir()] == ["short.wav"]
+
+
+def test_export_says_who_reads_what_it_wrote_or_why_it_wrote_nothing(call: Callable[..., Said], tmp_path: Path) -> None:
+    tiny.checkpoint(tmp_path / "hubert", "hubert")
+    said = call("export", f"hf:{tmp_path / 'hubert'}", str(tmp_path / "out"))
+    assert said.code == 0 and said.out == f"transformers.HubertModel.from_pretrained('{tmp_path / 'out'}') reads it.\n"
+    refused = call("export", "fbank", str(tmp_path / "other"))
+    assert refused.code == 1 and "fbank cannot be exported" in refused.err and not (tmp_path / "other").exists()
