@@ -1,15 +1,15 @@
 """What pretexts that guess the frames to come have in common: their form and their loss."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from engine import upstream
 from engine.nets.contrast import others, scores, surprise, suspicion, told_apart
 from engine.nets.cpc import CPC, HOP, SHORTEST, Norm, Shape
-from engine.nets.foresight import Foreseer, Guesses, Predictor, ahead_of, padded
+from engine.nets.foresight import HEADS, Foreseer, Guesses, Predictor, ahead_of, padded
 from engine.nets.spectral_cpc import SpectralCPC
 from engine.optimizers import Optimizer, Schedule
 from engine.pretext import Batch, Before, Objective, Pretext
@@ -64,6 +64,12 @@ class Recurrent(Foreseeing):
     layers: int = Field(1, ge=1, le=8, description="Recurrent layers.")
     cell: Cell = Field("GRU", description="Kind of the recurrent net.")
     predictor: Predictor = Field("linear", description="What guesses a frame from the context; one for each distance.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.predictor == "transformer" and self.width % HEADS:
+            raise ValueError(f"the width {self.width} is not a multiple of the {HEADS} heads of what guesses the frames")
+        return self
 
     def needs(self) -> list[str]:
         return super().needs() + upstream.missing(self.features)

@@ -54,7 +54,8 @@ class Gumbel(Codebooks):
     def learn(self, x: Tensor, temperature: float) -> Quantized:
         """Entries that are drawn by their scores; the gradient is that of a softmax at this temperature."""
         choice = choose(self._scored(x), temperature, draw=self.training)
-        vectors = torch.einsum("nbe,bew->nbw", choice.weights, self.table()).flatten(1)
+        with torch.autocast(x.device.type, enabled=False):
+            vectors = torch.einsum("nbe,bew->nbw", choice.weights, self.table()).flatten(1)
         return Quantized(vectors, choice.codes, shares(choice.codes, self.entries), choice.likely)
 
     def _scored(self, x: Tensor) -> Tensor:

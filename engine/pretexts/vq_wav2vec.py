@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from engine.clusters import kmeans
@@ -65,6 +65,12 @@ class VqWav2vec(Convolutional):
         description="How much frames are drawn to their entries, where entries are drawn to frames by 1.",
         json_schema_extra={"advanced": True, "when": {"quantizer": "kmeans"}},
     )
+
+    @model_validator(mode="after")
+    def _books_fit(self) -> Self:
+        if self.channels % self.codebooks:
+            raise ValueError(f"the {self.channels} channels cannot be divided among {self.codebooks} codebooks")
+        return self
 
     def shape(self) -> Shape:
         return Shape(

@@ -8,6 +8,7 @@ from learning import learnt
 
 from app import workbench
 from engine import upstream
+from engine.errors import Refused
 from engine.pretexts.cpc import Cpc
 from engine.pretexts.modified_cpc import ModifiedCpc
 
@@ -56,3 +57,9 @@ def test_clips_side_by_side_have_the_contexts_they_have_alone(backwards: bool) -
         torch.testing.assert_close(context, network.context([clip])[0], atol=1e-6, rtol=1e-5)
         if backwards:
             torch.testing.assert_close(context, network.levels[0](clip.flip(0)[None])[0][0].flip(0))
+
+
+def test_a_width_that_the_heads_do_not_divide_is_said() -> None:
+    with pytest.raises(Refused, match="20 is not a multiple of the 8 heads"):
+        workbench.resolve({"run": "modified_cpc", "width": 20})
+    workbench.resolve({"run": "modified_cpc", "width": 20, "predictor": "LSTM"})

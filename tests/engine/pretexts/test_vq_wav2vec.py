@@ -7,7 +7,9 @@ import pytest
 import torch
 from learning import batch, learnt
 
+from app import workbench
 from engine import upstream
+from engine.errors import Refused
 from engine.nets.codebooks import Gumbel, KMeans
 from engine.pretext import Before
 from engine.pretexts.vq_wav2vec import InWords, VqWav2vec
@@ -125,3 +127,8 @@ def test_collapsed_books_are_said_to_be() -> None:
     assert "codebooks have collapsed" in objective.unwell({"perplexity": 1.1, "liveliness": 0.5})
     assert objective.unwell({"perplexity": 9.0, "liveliness": 0.5}) == ""
     assert "nothing to tell apart" in objective.unwell({"perplexity": 9.0, "liveliness": 0.001})
+
+
+def test_channels_that_the_codebooks_do_not_divide_are_said() -> None:
+    with pytest.raises(Refused, match="512 channels cannot be divided among 3 codebooks"):
+        workbench.resolve({"run": "vq_wav2vec", "codebooks": 3})
