@@ -71,6 +71,13 @@ def fit(
     return _Loop(module, order, load, plan, ctx, validate, (watch, higher_is_better), seconds, keep, folder, begun).run()
 
 
+@dataclass(frozen=True)
+class _Batch:
+    clips: list[int]  # of all processes
+    mine: int  # how many of them are this one's
+    parts: list[Any]
+
+
 class _Loop:
     def __init__(
         self,
@@ -124,15 +131,15 @@ class _Loop:
 
     def _learn(self, ahead: ThreadPoolExecutor) -> None:
         plan = self.plan
-        coming: Future[list[Any]] | None = None
+        coming: Future[_Batch] | None = None
         while self.step < plan.steps and not self.fitted.ended:
             self._agree()
             began = time.monotonic()
-            parts = (coming or ahead.submit(self._batch, self.step)).result()
-            self.curves.count(self.seconds(self.order(self.step)), time.monotonic() - began)
+            batch = (coming or ahead.submit(self._batch, self.step)).result()
+            self.curves.count(self.seconds(batch.clips), time.monotonic() - began)
             coming = ahead.submit(self._batch, self.step + 1) if self.step + 1 < plan.steps else None
             count = self.parts
-            told = self._told(parts)
+            told = self._told(batch, ahead)
             if self.parts > count and coming is not None:
                 coming.cancel()  # it is in too few parts
                 coming = ahead.submit(self._batch, self.step + 1)
@@ -150,37 +157,35 @@ class _Loop:
             if self.step % plan.checkpoint_every == 0 or last or self.fitted.ended:
                 self._save()
 
-    def _batch(self, step: int) -> list[Any]:
-        mine = self._mine(step)
-        count = min(self.parts, len(mine))
-        return [self.load(mine[part::count], step) for part in range(count)]
-
-    def _mine(self, step: int) -> list[int]:
+    def _batch(self, step: int) -> "_Batch":
+        """Called on the thread ahead alone: neither the order nor what holds the clips can serve two at once."""
         clips = self.order(step)
         # A process with nothing to do computes beside the others, for nothing.
-        return clips[ranks.rank() :: ranks.world()] or clips[:1]
+        mine = clips[ranks.rank() :: ranks.world()] or clips[:1]
+        count = min(self.parts, len(mine))
+        return _Batch(clips, len(mine), [self.load(mine[part::count], step) for part in range(count)])
 
-    def _told(self, parts: list[Any]) -> dict[str, float]:
+    def _told(self, batch: "_Batch", ahead: ThreadPoolExecutor) -> dict[str, float]:
         """Do the step, in more parts where memory runs out. It draws what it would have drawn."""
         step, plan = self.step, self.plan
-        weight = float(ranks.rank() < len(self.order(step)))
+        weight = float(ranks.rank() < len(batch.clips))
         for _ in range(DOUBLINGS + 1):
             seed_all(seed_of(plan.seed, step, ranks.rank()))
             self.module.begin(step, plan.steps)
-            if (told := self.stepper.step(step, parts, weight)) is not None:
+            if (told := self.stepper.step(step, batch.parts, weight)) is not None:
                 self.module.stepped()
                 return told
-            if len(parts) == len(self._mine(step)) or ranks.world() > 1:
+            if len(batch.parts) == batch.mine or ranks.world() > 1:
                 break  # each part is one clip, or the others cannot know that this process begins anew
             self.parts *= 2
             self.ctx.note(
                 f"Memory ran out at step {self.begun + step + 1}: from here each batch is computed in {self.parts} parts, "
                 "one after the other. What is learnt is the same, to rounding."
             )
-            parts = self._batch(step)
+            batch = ahead.submit(self._batch, step).result()
         raise Refused(
-            f"There is not enough memory for step {self.begun + step + 1}, even in {len(parts)} parts. Choose a smaller "
-            "network, less sound in a batch, shorter clips, or recompute."
+            f"There is not enough memory for step {self.begun + step + 1}, even in {len(batch.parts)} parts. Choose a "
+            "smaller network, less sound in a batch, shorter clips, or recompute."
         )
 
     def _agree(self) -> None:

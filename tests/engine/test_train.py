@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -143,6 +144,21 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: 
     state = Checkpoints(tmp_path / "checkpoints").newest(print)
     assert state is not None and state["step"] == 10
     assert all(bool(torch.isfinite(weight).all()) for weight in state["module"].values())
+
+
+def test_order_and_clips_are_asked_for_on_one_thread_alone(tmp_path: Path) -> None:
+    asked = set()
+
+    def noted(step: int) -> list[int]:
+        asked.add(("order", threading.get_ident()))
+        return order(step)
+
+    def loaded(clips: list[int], step: int) -> Tensor:
+        asked.add(("load", threading.get_ident()))
+        return batch(clips, step)
+
+    fit(Noisy(), noted, loaded, Plan(9, 1e-2), Context(tmp_path, device="cpu"), seconds=len)
+    assert len(asked) == 2 and len({thread for _, thread in asked}) == 1
 
 
 class Ill(Noisy):
