@@ -32,8 +32,9 @@ class Member:
 
 def member_of(path: Path | str) -> Member | None:
     """The stretch of an archive that a path names; None for the path of a file of its own."""
-    place = os.path.dirname(path)
-    archive, here = os.path.split(place)
+    if ".tar/@" not in str(path):  # nearly always, and asked for each of many files
+        return None
+    archive, here = os.path.split(os.path.dirname(path))
     found = _RANGE.fullmatch(here)
     if found is None or not archive.endswith(".tar"):
         return None

@@ -25,12 +25,13 @@ class Librispeech(Layout):
             if len(place.parts) < 3 or not (texts := _texts(place)):
                 continue
             part, speaker, chapter = place.parts[-3:]
+            split = split_named(part)
             for name in names:
                 stem = name.rsplit(".", 1)[0]
                 yield Item(
                     id=f"{part}/{stem}",
                     file=place / name,
-                    split=split_named(part),
+                    split=split,
                     speaker=speaker,
                     text=texts.get(stem, ""),
                     labels={"chapter": chapter, "part": part, "gender": genders.get(speaker, "")},

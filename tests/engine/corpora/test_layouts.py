@@ -55,10 +55,10 @@ def test_librilight(tmp_path: Path) -> None:
 
 
 def test_common_voice(tmp_path: Path) -> None:
-    tones(tmp_path, "cy/clips/a.wav", "cy/clips/b.wav", "out.wav")
+    tones(tmp_path, "cy/clips/a.wav", "cy/clips/b.wav", "cy/clips/x/out.wav")
     head = "client_id\tpath\tsentence\tage\tgender\taccents\tlocale\n"
     (tmp_path / "cy/train.tsv").write_text(head + 's1\ta.wav\tHe said "no\ttwenties\tmale\tGwynedd\tcy\n')
-    (tmp_path / "cy/dev.tsv").write_text(head + "s2\tb.wav\tna\t\t\t\tcy\ns2\t../../out.wav\tout\t\t\t\tcy\n")
+    (tmp_path / "cy/dev.tsv").write_text(head + "s2\tb.wav\tna\t\t\t\tcy\ns2\tx/out.wav\tout\t\t\t\tcy\n")
     (tmp_path / "cy/validated.tsv").write_text(head + "s1\ta.wav\tonce more\t\t\t\tcy\n")
     found = read(f"common_voice:{tmp_path}")
     assert {id: (u.split, u.speaker, u.text) for id, u in found.items()} == {
