@@ -19,11 +19,11 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.share)
-        return x * kept(x.shape, self.share) * (1 / (1 - self.share))
+        return x.masked_fill(dropped(x.shape, self.share), 0) * (1 / (1 - self.share))
 
 
-def kept(shape: torch.Size, share: float) -> Tensor:
-    """What is not dropped, true or false: four draws of 16 bits from each of 64."""
+def dropped(shape: torch.Size, share: float) -> Tensor:
+    """What is dropped, true or false: four draws of 16 bits from each of 64."""
     count = math.prod(shape)
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    return (bits.view(torch.int16)[:count] >= round(share * 2**16) - 2**15).view(shape)
+    return (bits.view(torch.int16)[:count] < round(share * 2**16) - 2**15).view(shape)

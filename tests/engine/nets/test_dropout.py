@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from engine.nets.dropout import Dropout, kept
+from engine.nets.dropout import Dropout, dropped
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])
 def test_the_share_is_dropped_and_the_rest_scaled_up(share: float) -> None:
     torch.manual_seed(0)
     x = torch.ones(301, 333)
-    dropped = Dropout(share).train()(x)
-    assert abs(float((dropped == 0).float().mean()) - share) < 0.006
-    assert torch.allclose(dropped[dropped != 0], torch.tensor(1 / (1 - share)))
-    assert abs(float(dropped.mean()) - 1) < 0.02
+    left = Dropout(share).train()(x)
+    assert abs(float((left == 0).float().mean()) - share) < 0.006
+    assert torch.allclose(left[left != 0], torch.tensor(1 / (1 - share)))
+    assert abs(float(left.mean()) - 1) < 0.02
 
 
 def test_neighbours_are_drawn_apart() -> None:
     torch.manual_seed(0)
-    mask = (~kept(torch.Size((1_000_000,)), 0.5)).float() - 0.5
+    mask = dropped(torch.Size((1_000_000,)), 0.5).float() - 0.5
     for lag in range(1, 9):  # four draws share a number of the generator
         assert abs(float((mask[lag:] * mask[:-lag]).mean()) * 4) < 0.01
 
