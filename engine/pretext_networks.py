@@ -59,6 +59,8 @@ class OnFeatures(Blocks):
 class OnSound(Blocks):
     """A pretext whose network takes the waveform, through the convolutions of wav2vec 2.0, or else features."""
 
+    sinusoids: ClassVar[bool] = True  # on features they tell positions
+
     blocks: int = Blocks.again("blocks", 12)
     front: Literal["waveform", "features"] = Field(
         "waveform", description="What the network hears: the waveform through convolutions, or features."
@@ -103,6 +105,7 @@ class OnSound(Blocks):
                 self.inner,
                 self.dropout,
                 nearby=self.nearby,
+                sinusoids=self.sinusoids,
             )
             return SpectralEncoder(self.card(spectral.dims, spectral.hop, spectral.shortest, attention=True), spectral)
         shape = self.shape()

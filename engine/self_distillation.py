@@ -1,7 +1,7 @@
 """What data2vec and DinoSR share: the network sees a part of a clip; a teacher that follows it hears the whole."""
 
 from dataclasses import replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -20,6 +20,8 @@ from engine.train import Training
 class SelfDistilled(OnSound):
     """A pretext whose targets come from the blocks of the network itself, some steps ago."""
 
+    sinusoids: ClassVar[bool] = False  # the teacher would hear them too, and soon they would be all that is guessed
+
     steps: int = Training.again("steps", 400_000)
     batch_seconds: float = OnSound.again("batch_seconds", 3800.0)
     parts: int = Training.again("parts", 40)
@@ -31,6 +33,7 @@ class SelfDistilled(OnSound):
     epsilon: float = Training.again("epsilon", 1e-6)
     chance: float = Field(0.065, gt=0, le=0.5, description="Share of the frames at which a hidden run begins.")
     span: int = Field(10, ge=1, le=100, description="Frames hidden in a row.")
+    nearby: int = OnSound.again("nearby", 31)
     top: int = Field(8, ge=1, le=48, description="Blocks of the teacher that give targets, counted from the last.")
     memory: float = Field(
         0.999, ge=0, le=1, description="Share of its weights that the teacher keeps at a step, at the beginning."
@@ -80,11 +83,14 @@ class SelfDistillation(Hiding):
         """Of the hidden frames, what the network makes of them, the teacher's targets, and how many each clip has."""
         hides, lengths = self.hides(batch), self.frames(batch)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.still):
-            projected = self.network.projected(self.local(batch))
+            local = self.local(batch)
+            projected = self.network.projected(local)
         hidden = torch.cat(hides).to(projected.device)
         seen = torch.where(hidden[:, None], self.mask.to(projected.dtype), projected)
         states = self.network.contextual(seen, lengths)
         with torch.no_grad():
-            fed = self.teacher.fed(projected.detach(), lengths)[-self.spec.top :]
+            # As published, the front is one for both; on features the teacher has all that is learnt for itself.
+            heard = projected if self.learns_front else self.teacher.network.projected(local)
+            fed = self.teacher.fed(heard, lengths)[-self.spec.top :]
             targets = [normalised(each, lengths)[hidden] for each in fed]
         return states[-1][hidden], targets, [int(each.sum()) for each in hides]

@@ -37,4 +37,4 @@ class Contextual(Upstream):
 
     @abstractmethod
     def without_front(self) -> Self:
-        """A copy of the part that `contextual` needs, for a teacher that hears what another has projected."""
+        """A copy without what learns from the waveform itself, for a teacher: only `contextual` is sure to be there."""

@@ -14,7 +14,7 @@ from engine.nets.contextual import Contextual
 class Follower(nn.Module):
     """The blocks of a network, whose weights learn nothing themselves: each step they become memory * own + rest * theirs.
 
-    It hears what the network has projected. What tells positions is no memory but that of the network (`copied`).
+    What tells positions on the waveform is a copy of the network's own (`copied`), as data2vec has it.
     """
 
     def __init__(self, network: Contextual, copied: tuple[str, ...] = ("positions.",)) -> None:
@@ -44,7 +44,7 @@ class Follower(nn.Module):
         seen: list[Tensor] = []
 
         def look(layer: nn.Module, given: tuple[Any, ...], out: Tensor) -> None:
-            seen.append(_joined(out, lengths).float())
+            seen.append(out.float())
 
         hooks = [layer.register_forward_hook(look) for layer in self.network.feeds]
         try:
@@ -77,8 +77,3 @@ def spread(x: Tensor, lengths: list[int]) -> Tensor:
     clips = [clip for clip in torch.split(x.detach(), lengths) if len(clip)]
     total = sum(len(clip) * (clip.var(0, unbiased=False) + 1e-6).sqrt().mean() for clip in clips)
     return torch.as_tensor(total) / max(1, len(x))
-
-
-def _joined(x: Tensor, lengths: list[int]) -> Tensor:
-    """(sum of frames, width) of what may be padded, (clips, frames, width)."""
-    return x if x.dim() == 2 else torch.cat([clip[:length] for clip, length in zip(x, lengths, strict=True)])

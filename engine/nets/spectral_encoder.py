@@ -30,6 +30,7 @@ class Shape:
     dropout: float = 0.0
     shared: bool = False  # one block is run again and again
     norm_first: bool = False
+    sinusoids: bool = True  # are added to frames to tell their places
     nearby: int = 0  # frames around each that a convolution adds to it before the first block, as wav2vec 2.0 does
 
     @property
@@ -72,6 +73,7 @@ class SpectralEncoder(Contextual):
             dropout=shape.dropout,
             shared=shape.shared,
             norm_first=shape.norm_first,
+            sinusoids=shape.sinusoids,
         )
 
         self.nearby: nn.Conv1d | None = None

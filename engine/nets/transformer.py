@@ -126,9 +126,11 @@ class Transformer(nn.Module):
         activation: str = "gelu",
         epsilon: float = 1e-12,
         angles: torch.dtype = torch.float32,
+        sinusoids: bool = True,  # tell positions; else what is given knows of them
     ) -> None:
         super().__init__()
         self.depth, self.angles = blocks, angles
+        self.sinusoids = sinusoids
         self.project = nn.Linear(inputs, width)
         self.norm = nn.LayerNorm(width, eps=epsilon)
         self.dropout = Dropout(dropout)
@@ -148,7 +150,9 @@ class Transformer(nn.Module):
         valid = None
         if bool((lengths < frames).any()):
             valid = torch.arange(frames, device=x.device) < lengths.to(x.device)[:, None]
-        x = self.dropout(self.norm(x + positions(frames, x.shape[2], x.device, self.angles)))
+        if self.sinusoids:
+            x = x + positions(frames, x.shape[2], x.device, self.angles)
+        x = self.dropout(self.norm(x))
         states, weights = [x], []
         for number in range(self.depth):
             x, seen = through(self.blocks[number % len(self.blocks)], x, valid, maps, recompute=self.recompute)
@@ -162,8 +166,10 @@ class Transformer(nn.Module):
 
         A frame that is not wanted spares the last block all but its key and value.
         """
-        places = positions(max(lengths), x.shape[1], x.device, self.angles)
-        x = self.dropout(self.norm(x + torch.cat([places[:length] for length in lengths])))
+        if self.sinusoids:
+            places = positions(max(lengths), x.shape[1], x.device, self.angles)
+            x = x + torch.cat([places[:length] for length in lengths])
+        x = self.dropout(self.norm(x))
         states = [x]
         for number in range(self.depth):
             block = cast(Block, self.blocks[number % len(self.blocks)])

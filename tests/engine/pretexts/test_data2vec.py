@@ -109,7 +109,8 @@ def test_the_loss_is_the_squared_error_of_hidden_frames_by_hand(settings: dict[s
         seen = projected.clone()
         seen[hidden] = made.mask
         state = made.network.contextual(seen, [len(local)])[-1]
-        fed = made.teacher.fed(projected, [len(local)])
+        heard = projected if made.learns_front else made.teacher.network.projected(local)
+        fed = made.teacher.fed(heard, [len(local)])
         target = (normalised(fed[0], [len(local)]) + normalised(fed[1], [len(local)])) / 2
         error = functional.linear(state[hidden], made.head.weight, made.head.bias) - target[hidden]
         total += float(error.square().sum()) / 32**0.5
