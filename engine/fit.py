@@ -4,6 +4,7 @@ Nothing of it depends on what was drawn before: every step begins with generator
 So the place in the data is a step, and a step that is done again, in more parts or by more processes gives the same.
 """
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -105,6 +106,7 @@ class _Loop:
         self.fitted = Fit()
         self.parts = plan.parts
         self.step = 0
+        self.untold: dict[str, float] | None = None  # the numbers of a step that is done, while it is not concluded
         self.said: set[str] = set()
         if (state := self.checkpoints.newest(ctx.note)) is not None:
             self._restore(state)
@@ -132,6 +134,8 @@ class _Loop:
     def _learn(self, ahead: ThreadPoolExecutor) -> None:
         plan = self.plan
         coming: Future[_Batch] | None = None
+        if self.untold is not None:
+            self._conclude(self.untold)
         while self.step < plan.steps and not self.fitted.ended:
             self._agree()
             began = time.monotonic()
@@ -146,16 +150,23 @@ class _Loop:
             if self.average is not None:
                 self.average.follow(self.module)
             self.step += 1
-            last = self.step == plan.steps
-            validates = self.validate is not None and (self.step % plan.validate_every == 0 or last)
-            if validates:
-                self._validate(told)
-            if self.step % plan.tell_every == 0 or last or validates:
-                self._tell(told)
-            self.curves.tell_pace(self.begun + self.step)
-            self._snapshot()
-            if self.step % plan.checkpoint_every == 0 or last or self.fitted.ended:
-                self._save()
+            self.untold = told
+            self._conclude(told)
+
+    def _conclude(self, told: dict[str, float]) -> None:
+        """Everything that follows a step. Where it is stopped in the middle, a resumed training does it all again."""
+        plan = self.plan
+        last = self.step == plan.steps
+        validates = self.validate is not None and (self.step % plan.validate_every == 0 or last)
+        if validates and self.watch not in told:
+            self._validate(told)
+        if self.step % plan.tell_every == 0 or last or validates:
+            self._tell(told)
+        self.curves.tell_pace(self.begun + self.step)
+        self._snapshot()
+        self.untold = None
+        if self.step % plan.checkpoint_every == 0 or last or self.fitted.ended:
+            self._save()
 
     def _batch(self, step: int) -> "_Batch":
         """Called on the thread ahead alone: neither the order nor what holds the clips can serve two at once."""
@@ -204,18 +215,16 @@ class _Loop:
         with self._averaged(), torch.no_grad():
             seed_all(self.plan.seed)  # the same draws at every validation
             self.module.eval()
-            told.update(self.validate())
+            found = self.validate()
             self.module.train()
-            if self.watch not in told:
-                return
-            value = told[self.watch]
-            if fitted.best is None or (value > fitted.best if self.higher_is_better else value < fitted.best):
-                step = self.begun + self.step
-                fitted.best, fitted.best_step, fitted.missed = value, step, 0
+            value, step = found.get(self.watch, math.nan), self.begun + self.step
+            if self._better(value):
                 weights = self.module.state_dict()
                 with_room(lambda: self.checkpoints.write_best(step, value, weights), "the best weights", self.ctx)
+                fitted.best, fitted.best_step, fitted.missed = value, step, 0
             else:
                 fitted.missed += 1
+        told.update(found)
         # One process decides for all: they might differ in the last digit.
         enough = self.plan.patience > 0 and fitted.missed >= self.plan.patience and not ranks.rank()
         if ranks.sums([float(enough)], self.ctx.device)[0]:
@@ -225,13 +234,19 @@ class _Loop:
                 f"{self.begun + self.step} of {self.begun + self.plan.steps}. The best was step {fitted.best_step}."
             )
 
+    def _better(self, value: float) -> bool:
+        best = self.fitted.best
+        if best is None:
+            return not math.isnan(value)
+        return value > best if self.higher_is_better else value < best
+
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self.average is None else self.average.lent(self.module)
 
     def _tell(self, told: dict[str, float]) -> None:
         step = self.begun + self.step
-        self.fitted.history.append({"step": step, **told})
         self.curves.tell(step, told)
+        self.fitted.history.append({"step": step, **told})
         sentence = self.module.unwell(told)
         kind = re.sub(r"\d+", "", sentence)  # the same illness with other numbers
         if sentence and kind not in self.said:
@@ -256,6 +271,7 @@ class _Loop:
             "processes": ranks.world(),
             "step": self.step,
             "parts": self.parts,
+            "untold": self.untold,
             "said": sorted(self.said),
             **self.stepper.state(),
             "average": [average.steps, average.weights] if average is not None else None,
@@ -272,7 +288,7 @@ class _Loop:
             self.average.restore(*state["average"])
         self.step, self.said, fitted.history = state["step"], set(state["said"]), state["history"]
         fitted.best, fitted.best_step, fitted.missed, fitted.ended = state["best"]
-        self.parts = max(plan.parts, state["parts"])
+        self.parts, self.untold = max(plan.parts, state["parts"]), state["untold"]
         if state["processes"] != ranks.world():
             made = "1 process" if state["processes"] == 1 else f"{state['processes']} processes"
             self.ctx.note(

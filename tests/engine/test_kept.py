@@ -15,6 +15,7 @@ from engine.job import Job, JobStore
 from engine.run import Context, Result
 from engine.train import Loss, Plan, Trainee
 from tests.engine.test_resume import TINY, notes
+from tests.engine.test_train import trace
 
 
 class Walk(Trainee):
@@ -33,13 +34,18 @@ class Walk(Trainee):
         self.been.append(self.place.item())
 
 
-def walk(folder: Path, held: list[float], **changes: object) -> tuple[Fit, Walk, list[float]]:
-    """Ten steps to the right; what it measured at each validation, and what weight it had then."""
+def walk(folder: Path, held: list[float], *, stop: int = 0, **changes: object) -> tuple[Fit, Walk, list[float]]:
+    """Ten steps to the right; what it measured at each validation, and what weight it had then.
+
+    `stop` is the validation in whose midst it is interrupted.
+    """
     folder.mkdir(exist_ok=True)
     module, seen, told = Walk(), [], iter(held)
 
     def validate() -> dict[str, float]:
         seen.append(module.place.item())
+        if len(seen) == stop:
+            raise Interrupted("in the midst of it")
         return {"valid_loss": next(told)}
 
     plan = {"steps": 10, "rate": 0.1, "schedule": "steady", "warm_up": 0.0, "validate_every": 1, "decay": 0.0, **changes}
@@ -96,6 +102,16 @@ def test_it_ends_when_patience_is_over_also_for_one_that_is_resumed(tmp_path: Pa
     assert module.been == [] and again.best_step == 3 and [told["step"] for told in again.history] == [1, 2, 3, 4, 5, 6]
     never, module, _ = walk(tmp_path / "never", [5, 4, 3, 4, 3, 5, 6, 7, 8, 9])
     assert len(module.been) == 10 and not never.ended
+
+
+def test_stopped_in_the_midst_of_a_validation_it_does_that_one_again(tmp_path: Path) -> None:
+    held = [5.0, 4, 3, 4, 3, 5, 6, 7, 8, 9]
+    walk(tmp_path / "whole", held, patience=5, average=0.5)
+    with pytest.raises(Interrupted):
+        walk(tmp_path / "torn", held, patience=5, average=0.5, stop=3)
+    fitted, _, _ = walk(tmp_path / "torn", held[2:], patience=5, average=0.5)
+    assert trace(tmp_path / "torn") == trace(tmp_path / "whole") and len(trace(tmp_path / "whole")) == 8
+    assert [told["step"] for told in fitted.history] == list(range(1, 9)) and fitted.best_step == 3
 
 
 def finished(**changes: object) -> tuple[Job, Result]:
