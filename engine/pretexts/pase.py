@@ -23,9 +23,9 @@ class Pase(Guessing):
     Each 10 ms frame has to give away several spectral features (mean squared error), its own samples (mean absolute error)
     and labels of the sound, each through a small net that is thrown away afterwards; the errors are summed. Every target
     but the samples has mean 0 and variance 1 over the corpus. Weights of the labels may come from a pretext selection.
-    Each clip gives a chunk of two seconds to a batch, over which the norms of the network are taken, as one clip at a time.
-    The published training also told frames of one clip from those of others, and hid the sound under noise: both are not
-    part of this one.
+    Each clip gives a chunk of two seconds to a batch. While it learns, the network's norms are those of each chunk alone, so
+    that the clips of a batch do not mix. The published training also told frames of one clip from those of others, and hid
+    the sound under noise; that is left out here.
     """
 
     paper: ClassVar[str] = "Ravanelli et al. 2020, arXiv:2001.09239"
