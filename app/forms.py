@@ -57,9 +57,10 @@ class Field:
 
 
 def fields(kind: type[RunSpec]) -> list[Field]:
-    """The form of a class, in the order of the class; the seed, which all share, comes last among the advanced ones."""
+    """The form of a class in its order, but for what leads; the seed that all share comes last among the advanced ones."""
     made = [_field(kind, name, info) for name, info in kind.model_fields.items()]
-    return sorted(made, key=lambda one: (one.advanced, one.name == "seed"))
+    lead = {name: place - len(kind.leading) for place, name in enumerate(kind.leading)}
+    return sorted(made, key=lambda one: (one.advanced, one.name == "seed", lead.get(one.name, 0)))
 
 
 def _field(kind: type[RunSpec], name: str, info: FieldInfo) -> Field:

@@ -50,8 +50,8 @@ def main() -> None:
     print("|---" * 9 + "|")
     for name in asked.names:
         id, trained, seconds = run(dict(recipes[f"{name}_smoke"]))
-        probe = {"run": "linear_probe", "upstreams": [f"job:{id}"], "baselines": ["fbank"], "repeats": asked.draws}
-        _, probed, probing = run({**probe, **PROBES[asked.label]})
+        probe = {"run": "linear_probe", "upstreams": [f"job:{id}"], "baselines": ["fbank"], "control": False}
+        _, probed, probing = run({**probe, "repeats": asked.draws, **PROBES[asked.label]})
         ours, twin, floor = (best(probed, upstream) for upstream in (f"job:{id}", f"random:job:{id}", "fbank"))
         shown = [f"{value:.3f} ({low:.3f} to {high:.3f}, layer {layer})" for value, low, high, layer in (ours, twin)]
         facts = trained.facts

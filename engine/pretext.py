@@ -82,6 +82,7 @@ class Pretext(Training):
     """Trains an upstream on sound alone. Subclasses say what the network is and what it has to guess."""
 
     family: ClassVar[str] = "pretext"
+    leading: ClassVar[tuple[str, ...]] = ("corpus",)
     paper: ClassVar[str] = ""  # where it comes from: "Liu et al. 2020, arXiv:1910.12638"
 
     corpus: str = Field(

@@ -207,6 +207,7 @@ class RunSpec(BaseModel, ABC):
 
     name: ClassVar[str]
     family: ClassVar[str] = ""  # analysis, pretext, task or suite
+    leading: ClassVar[tuple[str, ...]] = ()  # fields that a form asks for before all others
     slots: ClassVar[int] = 1  # how many of the queue's slots it takes; 0 = it only waits for others
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Same seed, same numbers.")
 

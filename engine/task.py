@@ -27,6 +27,7 @@ class Task(Training):
     """Trains a head on an upstream and scores it. Subclasses say what the head is, its loss and its scores."""
 
     family: ClassVar[str] = "task"
+    leading: ClassVar[tuple[str, ...]] = ("upstream", "corpus", "label", "mode", "layer")
     primary: ClassVar[str]  # the score that decides which weights are best
     higher_is_better: ClassVar[bool] = True
     mean_is_enough: ClassVar[bool] = False  # the head needs no more of a clip than the mean of its frames
