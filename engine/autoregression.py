@@ -1,10 +1,11 @@
 """What APC and its kin share: recurrent layers that hear only the past tell the frame that comes some frames later."""
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import unpack_sequence
 
 from engine.nets import quantizer
 from engine.nets.apc import APC, Shape
@@ -66,9 +67,13 @@ class Prediction(Objective):
 
     def forward(self, batch: Batch) -> Loss:
         clips = batch.part()
-        return self.of_future(clips, unpack_sequence(self.network.states(clips)[-1]))
+        return self.of_future(clips, self.last(clips))
 
-    def of_future(self, clips: list[Tensor], last: list[Tensor]) -> Loss:
+    def last(self, clips: list[Tensor]) -> Sequence[Tensor]:
+        """The last states of each clip."""
+        return torch.split(self.network.states(clips)[-1], [len(clip) for clip in clips])
+
+    def of_future(self, clips: list[Tensor], last: Sequence[Tensor]) -> Loss:
         """The loss of the last states of clips."""
         heard = torch.cat([state[: -self.ahead] for state in last])
         target = torch.cat([clip[self.ahead :] for clip in clips])

@@ -1,6 +1,7 @@
 """APC and VQ-APC: recurrent layers over log mel energies that hear only the past (Chung et al. 2019, 2020).
 
-Frames of all clips go through the layers packed, so no layer sees padding.
+Padding follows the frames of a clip, and no layer hears what follows: so no frame hears padding. (Packed sequences would do
+as well, but their gradient takes several times as long.)
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence, unpack_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import Refused
 from engine.nets.quantizer import LinearQuantizer
@@ -60,15 +61,15 @@ class APC(Upstream):
         return self.shape.framing.frames(samples)
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
-        states = self.states(self.local(wavs))
-        padded = [pad_packed_sequence(state, batch_first=True)[0].float() for state in states]
-        lengths = torch.tensor([self.frames(wav.numel()) for wav in wavs], device=self.device)
-        return Hidden(padded, lengths)
+        clips = self.local(wavs)
+        lengths = [len(clip) for clip in clips]
+        padded = [pad_sequence(list(torch.split(state, lengths)), batch_first=True).float() for state in self.states(clips)]
+        return Hidden(padded, torch.tensor(lengths, device=self.device))
 
     def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
         assert self.quantizer is not None
         with torch.autocast(self.device.type, enabled=False):
-            return {"codes": [self.quantizer(clip) for clip in unpack_sequence(self.states(self.local(wavs))[-1])]}
+            return {"codes": [self.quantizer(self.states([clip])[-1]) for clip in self.local(wavs)]}
 
     def local(self, wavs: list[Tensor]) -> list[Tensor]:
         """The features of each clip: (frames, mels)."""
@@ -78,15 +79,14 @@ class APC(Upstream):
             clips.append(normalise(feature) if self.shape.normalised else feature)
         return clips
 
-    def states(self, clips: list[Tensor]) -> list[PackedSequence]:
-        """Every state of clips of features."""
-        states = [pack_sequence(clips, enforce_sorted=False)]
+    def states(self, clips: list[Tensor]) -> list[Tensor]:
+        """Every state of clips of features, whose frames stand one after another: (sum of frames, dim)."""
+        heard = pad_sequence(clips, batch_first=True)
+        lengths = torch.tensor([len(clip) for clip in clips], device=heard.device)
+        valid = torch.arange(heard.shape[1], device=heard.device) < lengths[:, None]
+        states = [heard[valid]]
         for number, layer in enumerate(self.layers):
-            heard = states[-1]
-            said: PackedSequence = layer(heard)[0]
-            if self.training and self.shape.dropout:
-                said = said._replace(data=functional.dropout(said.data, self.shape.dropout))
-            if self.shape.residual and number:
-                said = said._replace(data=said.data.float() + heard.data)
-            states.append(said)
+            said = functional.dropout(layer(heard)[0], self.shape.dropout, self.training)
+            heard = said.float() + heard if self.shape.residual and number else said
+            states.append(heard[valid])
         return states

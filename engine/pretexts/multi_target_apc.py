@@ -6,7 +6,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import unpack_sequence
 
 from engine.autoregression import Prediction, Recurrent
 from engine.nets.apc import APC
@@ -57,7 +56,7 @@ class Memory(Prediction):
 
     def forward(self, batch: Batch) -> Loss:
         clips = batch.part()
-        last = unpack_sequence(self.network.states(clips)[-1])
+        last = self.last(clips)
         future = self.of_future(clips, last)
         anchors = [self.anchors(len(clip), draw) for clip, draw in zip(clips, batch.generators(), strict=True)]
         states = torch.cat([state[at] for state, at in zip(last, anchors, strict=True)])

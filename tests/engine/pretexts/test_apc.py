@@ -3,7 +3,6 @@
 import pytest
 import torch
 from learning import batch, learnt
-from torch.nn.utils.rnn import unpack_sequence
 
 from engine import upstream
 from engine.autoregression import Prediction
@@ -39,7 +38,7 @@ def test_the_frame_that_is_told_comes_exactly_so_many_frames_later() -> None:
 def test_no_state_hears_what_comes_later() -> None:
     made = prediction()
     clip = torch.randn(20, 80, requires_grad=True)
-    last = unpack_sequence(made.network.states([torch.randn(9, 80), clip])[-1])[1]
+    last = made.last([torch.randn(9, 80), clip])[1]
     last[7].sum().backward()
     assert clip.grad is not None
     assert bool((clip.grad[8:] == 0).all()) and bool((clip.grad[:8] != 0).any(dim=1).all())
@@ -60,7 +59,7 @@ def test_a_clip_costs_the_same_alone_and_in_company(kind: type[APC] | type[VqApc
 def test_what_is_told_is_told_from_the_word_of_the_highest_score() -> None:
     made = prediction(VqApc, codebook=6).eval()
     clip = torch.randn(15, 80)
-    last = unpack_sequence(made.network.states([clip])[-1])[0][:-5]
+    last = made.last([clip])[0][:-5]
     assert made.network.quantizer is not None and made.words is not None
     codes = (last @ made.network.quantizer.scores[0].weight.T + made.network.quantizer.scores[0].bias).argmax(dim=1)
     guess = made.head(made.words.books[0].weight.T[codes])
