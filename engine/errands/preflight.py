@@ -63,7 +63,8 @@ class Preflight(RunSpec):
         batches = _batches(begin, spec.steps)
         # What is prepared ahead hides behind the step; only what takes longer than a step is waited for, in the first epoch.
         whole = spec.rounds * (spec.steps * step + min(spec.steps, batches) * max(0.0, prepare - step))
-        disk = 2 * file + weights
+        copies = 2 + (2 + int(math.log2(spec.steps)) if spec.snapshots else 0)  # the last, the best and those on the way
+        disk = 2 * file + copies * weights
         free = _free_memory(ctx.device)
         free_disk = shutil.disk_usage(ctx.folder).free
         advice = _advice(spec, static, peak, free, prepare, step, disk, free_disk, len(begin.order(0)))
