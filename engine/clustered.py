@@ -1,5 +1,6 @@
 """Guessing the clusters of hidden frames: what HuBERT and its kin share."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -144,19 +145,13 @@ class Guessing(Hiding):
         hidden = torch.cat(hides).to(local.device)
         labels = torch.cat(batch.part(1))
         states = self.network.contextual(self.seen(local, hidden), self.frames(batch))
-        scores = self.scores(states[-1][hidden])
-        costs = functional.cross_entropy(scores, labels[hidden], reduction="none")
         weight = self.spec.seen_weight
-        with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
-            others = self.scores(states[-1][~hidden])
-            seen = functional.cross_entropy(others, labels[~hidden], reduction="none")
-        total = costs.sum() + (weight * seen.sum() if weight else 0.0)
+        total, shown = guesses_cost(self.scores, states[-1], labels, hidden, weight, len(self.vectors))
         counts = [int(each.sum()) if not weight else len(each) for each in hides]
         if self.learns_front and self.spec.penalty:
             # Each clip by itself, so that a batch costs the same in one part or in several.
             clips = zip(torch.split(local, [len(each) for each in hides]), counts, strict=True)
             total = total + self.spec.penalty * sum(count * clip.float().square().mean() for clip, count in clips)
-        shown = health(scores.argmax(dim=1), others.argmax(dim=1), labels, hidden, len(self.vectors))
         return Loss(total, float(sum(counts)), shown), states, hidden
 
     def scores(self, frames: Tensor) -> Tensor:
@@ -172,13 +167,24 @@ class Guessing(Hiding):
         return {"clusters": self.quality}
 
 
-def health(guesses: Tensor, others: Tensor, labels: Tensor, hidden: Tensor, entries: int) -> dict[str, Tensor]:
-    """What tells whether labels are learnt: how often the guesses are right for hidden frames and for the others, and how
-    many labels there are and are guessed, as perplexities. One that were always the same would have 1.
+def guesses_cost(
+    score: Callable[[Tensor], Tensor], frames: Tensor, labels: Tensor, hidden: Tensor, seen_weight: float, entries: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The summed cross-entropy of the labels of hidden frames, and by a weight of the others, and what tells of its health.
+
+    That is how often the guesses are right for hidden frames and for the others, and how many labels there are and are
+    guessed, as perplexities: 1 where one is all there is.
     """
-    return {
+    scores = score(frames[hidden])
+    total = functional.cross_entropy(scores, labels[hidden], reduction="sum")
+    with torch.set_grad_enabled(torch.is_grad_enabled() and seen_weight > 0):
+        others = score(frames[~hidden])
+        if seen_weight:
+            total = total + seen_weight * functional.cross_entropy(others, labels[~hidden], reduction="sum")
+    guesses = scores.argmax(dim=1)
+    return total, {
         "hidden_accuracy": (guesses == labels[hidden]).float().mean(),
-        "seen_accuracy": (others == labels[~hidden]).float().sum() / max(1, len(others)),
+        "seen_accuracy": (others.argmax(dim=1) == labels[~hidden]).float().sum() / max(1, len(others)),
         "label_perplexity": perplexity(shares(labels[:, None], entries))[0],
         "guess_perplexity": perplexity(shares(guesses[:, None], entries))[0],
     }

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.clustered import health, one_guess_for_all
+from engine.clustered import guesses_cost, one_guess_for_all
 from engine.nets.masking import runs
 from engine.nets.spectra import normalise
 from engine.nets.spectral_encoder import Shape, SpectralEncoder
@@ -40,6 +40,13 @@ class BestRq(OnFeatures):
         0.04, gt=0, le=0.5, description="Share of the (stacked) frames at which a hidden run begins: 0.01 of those of 10 ms."
     )
     span: int = Field(10, ge=1, le=100, description="Frames hidden in a row.")
+    seen_weight: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Weight of the frames that are not hidden in the loss.",
+        json_schema_extra={"advanced": True},
+    )
     noise: float = Field(0.1, ge=0, le=10, description="Deviation of the noise that stands in their place.")
     entries: int = Field(8192, ge=2, le=65_536, description="Words of the codebook.")
     entry_width: int = Field(16, ge=1, le=1024, description="Size of a word.", json_schema_extra={"advanced": True})
@@ -103,11 +110,14 @@ class GuessingCodes(Objective):
             seen[-1][hidden.to(clip.device)] = noise.to(clip)
         hidden, codes = torch.cat(hides).to(clips[0].device), torch.cat(batch.part(1))
         states = self.network.contextual(self.network.projected(torch.cat(seen)), [len(clip) for clip in clips])
-        scores = self.scores(states[-1][hidden]).float()
-        with torch.no_grad():
-            others = self.scores(states[-1][~hidden]).argmax(dim=1)
-        shown = health(scores.argmax(dim=1), others, codes, hidden, self.spec.entries)
-        return Loss.mean(functional.cross_entropy(scores, codes[hidden], reduction="none"), **shown)
+        weight = self.spec.seen_weight
+        total, shown = guesses_cost(self.scored, states[-1], codes, hidden, weight, self.spec.entries)
+        return Loss(total, float(len(hidden) if weight else hidden.sum()), shown)
+
+    def scored(self, frames: Tensor) -> Tensor:
+        """(frames, entries): how well each word fits."""
+        scores: Tensor = self.scores(frames)
+        return scores.float()
 
     def unwell(self, told: dict[str, float]) -> str:
         return one_guess_for_all(told, self.spec.entries, self.spec.rate) if self.late else ""
