@@ -131,6 +131,9 @@ def test_only_the_teacher_hears_what_is_hidden_and_only_the_last_blocks_are_its_
     made = objective({**TINY, "top": 1}).eval()
     states, targets, counts = made.both(batch(made))
     assert len(targets) == 1 and counts == [int(each.sum()) for each in made.hides(batch(made))]
+    lengths, heard = made.frames(batch(made)), made.teacher.network.projected(torch.cat(clips(made)))
+    last = normalised(made.teacher.fed(heard, lengths)[-1], lengths)
+    torch.testing.assert_close(targets[0], last[torch.cat(made.hides(batch(made)))])
     other = Batch(
         [
             (torch.where(hidden[:, None], torch.randn_like(clip), clip),)
