@@ -1,5 +1,7 @@
 """What pretexts that guess the frames to come have in common: their form and their loss."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -9,12 +11,12 @@ from torch import Tensor
 from engine import upstream
 from engine.nets.contrast import others, scores, surprise, suspicion, told_apart
 from engine.nets.cpc import CPC, HOP, SHORTEST, Norm, Shape
-from engine.nets.foresight import HEADS, Foreseer, Guesses, Predictor, ahead_of, padded
-from engine.nets.spectral_cpc import SpectralCPC
+from engine.nets.foresight import HEADS, Foreseer, Guesses, OverFeatures, Predictor, ahead_of, padded
+from engine.nets.wav2vec import Shape as ConvolutionalShape
 from engine.optimizers import Optimizer, Schedule
 from engine.pretext import Batch, Before, Objective, Pretext
 from engine.train import Loss, Training
-from engine.upstream import SAMPLE_RATE, Upstream
+from engine.upstream import SAMPLE_RATE, Card, Upstream
 
 ENCODER = ((10, 5), (8, 4), (4, 2), (4, 2), (4, 2))  # kernel and stride of wav2vec's convolutions
 STILL = 0.01  # of their size: frames that vary less are all alike
@@ -40,13 +42,6 @@ class Foreseeing(Pretext):
         description="Learn from a stretch of each clip, drawn anew each time; 0 takes all of it.",
         json_schema_extra={"unit": "s"},
     )
-
-
-class Recurrent(Foreseeing):
-    """A pretext whose network is that of contrastive predictive coding."""
-
-    norm: ClassVar[Norm] = "ID"  # of each convolution
-
     front: Literal["waveform", "features"] = Field(
         "waveform",
         description="What the network hears: the waveform through convolutions, or features, which are much quicker.",
@@ -59,6 +54,20 @@ class Recurrent(Foreseeing):
     reduce: int = Field(
         2, ge=1, le=10, description="Frames that are stacked into one.", json_schema_extra={"when": {"front": "features"}}
     )
+
+    def needs(self) -> list[str]:
+        return super().needs() + upstream.missing(self.features)
+
+    def over(self, channels: int) -> OverFeatures | None:
+        """What stands in place of convolutions where the network hears features."""
+        return OverFeatures(self.features, self.reduce, channels) if self.front == "features" else None
+
+
+class Recurrent(Foreseeing):
+    """A pretext whose network is that of contrastive predictive coding."""
+
+    norm: ClassVar[Norm] = "ID"  # of each convolution
+
     channels: int = Field(512, ge=1, le=4096, description="Size of a frame.")
     width: int = Field(256, ge=1, le=4096, description="Size of the recurrent net.")
     layers: int = Field(1, ge=1, le=8, description="Recurrent layers.")
@@ -71,17 +80,12 @@ class Recurrent(Foreseeing):
             raise ValueError(f"the width {self.width} is not a multiple of the {HEADS} heads of what guesses the frames")
         return self
 
-    def needs(self) -> list[str]:
-        return super().needs() + upstream.missing(self.features)
-
     def network(self) -> CPC:
         shape = Shape(self.channels, self.width, self.layers, self.cell, self.norm)
         dims = (self.channels, *(self.width,) * self.layers)
-        if self.front == "waveform":
-            return CPC(self.card(dims, HOP, SHORTEST, taps=shape.taps), shape)
-        found = upstream.find(self.features)
-        shortest = found.shortest + (self.reduce - 1) * found.hop
-        return SpectralCPC(self.card(dims, found.hop * self.reduce, shortest), shape, self.features, self.reduce)
+        over = self.over(self.channels)
+        card = self.card(dims, over.hop, over.shortest) if over else self.card(dims, HOP, SHORTEST, taps=shape.taps)
+        return CPC(card, shape, over)
 
     def objective(self, network: Upstream, before: Before) -> Objective:
         assert isinstance(network, Foreseer)
@@ -107,6 +111,13 @@ class Convolutional(Foreseeing):
     def encoder(self, more: int) -> tuple[tuple[int, int, int], ...]:
         """Convolutions over the sound, and some more over each frame by itself."""
         return tuple((self.channels, *sizes) for sizes in (*ENCODER, *((1, 1),) * more))
+
+    def described(self, shape: ConvolutionalShape, dims: Sequence[int], over: OverFeatures | None) -> Card:
+        """The card of a network of this shape, over the waveform or over features."""
+        if over is None:
+            return self.card(dims, shape.hop, shape.shortest, taps=shape.taps)
+        codes = [replace(tap, hop=over.hop) for tap in shape.taps if tap.codes]
+        return self.card(dims, over.hop, over.shortest, taps=codes)
 
     def growing(self, first: int, last: int) -> tuple[tuple[int, int], ...]:
         """An aggregator whose layers hear more and more frames at once."""

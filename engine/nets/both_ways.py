@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.nets.foresight import Foreseer, padded
-from engine.nets.wav2vec import Encoder, Shape, aggregated, aggregator, tapped
+from engine.nets.foresight import Foreseer, OverFeatures, padded
+from engine.nets.wav2vec import Encoder, Shape, aggregated, aggregator, framed, tapped
 from engine.upstream import Card, Hidden
 
 
@@ -15,25 +15,24 @@ class BothWays(Foreseer):
 
     directions = 2
 
-    def __init__(self, card: Card, shape: Shape) -> None:
+    def __init__(self, card: Card, shape: Shape, over: OverFeatures | None = None) -> None:
         super().__init__()
-        self.card, self.shape = card, shape
-        self.encoder = Encoder(shape)
+        self.card, self.shape, self.over = card, shape, over
+        self.encoder = None if over else Encoder(shape)
         self.past, self.future = aggregator(shape), aggregator(shape)
         self.channels, self.width = shape.convolutions[-1][0], shape.aggregator[-1][0]
 
     def frames(self, samples: int) -> int:
-        return self.shape.frames(samples)
+        return self.over.frames(samples) if self.over else self.shape.frames(samples)
 
     def framed(self, prepared: Tensor) -> Tensor:
-        frames: Tensor = self.encoder(prepared)
-        return frames
+        return framed(self.over or self.encoder, prepared)
 
     def context(self, frames: Sequence[Tensor]) -> list[Tensor]:
         return [self._aggregated(clip)[-1] for clip in frames]
 
     def forward(self, wavs: list[Tensor], attention: bool) -> Hidden:
-        fronts = [self.framed(wav.to(self.device)) for wav in wavs]
+        fronts = [self.framed(self.prepared(wav.to(self.device))) for wav in wavs]
         clips = [[front, *self._aggregated(front)] for front in fronts]
         lengths = torch.tensor([len(front) for front in fronts], device=self.device)
         return Hidden([padded(state) for state in zip(*clips, strict=True)], lengths)

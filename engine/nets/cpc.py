@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from engine.nets.foresight import Foreseer, padded
+from engine.nets.foresight import Foreseer, OverFeatures, padded
 from engine.upstream import Card, Hidden, Tap
 
 # Kernel, stride and how many zeros lie before and after the sound, of each convolution.
@@ -55,22 +55,27 @@ def frames(samples: int, depth: int = len(CONVOLUTIONS)) -> int:
 class CPC(Foreseer):
     """The network. State 0 comes out of the convolutions, state i out of recurrent layer i."""
 
-    def __init__(self, card: Card, shape: Shape) -> None:
+    def __init__(self, card: Card, shape: Shape, over: OverFeatures | None = None) -> None:
         super().__init__()
         self.card = card
         self.shape = shape
+        self.over = over
         self.channels, self.width = shape.channels, shape.width
         self.front: Sequence[_Convolution] = nn.ModuleList(  # type: ignore[assignment]
             _Convolution(shape.channels if depth else 1, shape.channels, *sizes, shape.norm)
-            for depth, sizes in enumerate(CONVOLUTIONS)
+            for depth, sizes in enumerate(() if over else CONVOLUTIONS)
         )
-        self.levels = levels(shape)
+        cell = RECURRENT[shape.cell]
+        self.levels = nn.ModuleList(
+            cell(shape.width if level else shape.channels, shape.width, batch_first=True) for level in range(shape.layers)
+        )
 
     def frames(self, samples: int) -> int:
-        return frames(samples)
+        return self.over.frames(samples) if self.over else frames(samples)
 
     def framed(self, prepared: Tensor) -> Tensor:
-        return self._front(prepared, len(CONVOLUTIONS))
+        found: Tensor = self.over(prepared) if self.over else self._front(prepared, len(CONVOLUTIONS))
+        return found
 
     def context(self, frames: Sequence[Tensor]) -> list[Tensor]:
         lengths = [len(clip) for clip in frames]
@@ -127,14 +132,6 @@ class CPC(Foreseer):
         else:
             x = x[begin:end]
         return functional.pad(x, (0, 0, begin - first, last - end))
-
-
-def levels(shape: Shape) -> nn.ModuleList:
-    """The recurrent layers."""
-    cell = RECURRENT[shape.cell]
-    return nn.ModuleList(
-        cell(shape.width if level else shape.channels, shape.width, batch_first=True) for level in range(shape.layers)
-    )
 
 
 class _Convolution(nn.Module):

@@ -8,11 +8,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from engine import upstream
 from engine.upstream import Upstream
 
 Predictor = Literal["linear", "LSTM", "transformer"]
 
 HEADS, INNER, DROPOUT = 8, 2048, 0.1  # of the Transformer of Riviere et al. 2020
+
+
+class OverFeatures(nn.Module):
+    """One layer over each frame of the features of another upstream: far quicker than convolutions over a waveform."""
+
+    def __init__(self, features: str, reduce: int, channels: int) -> None:
+        super().__init__()
+        found = upstream.find(features)
+        # In a tuple: its weights, if it has any, are its own and not part of this network's.
+        self._features = (found.open(found).eval(),)
+        self.reduce, self.hop = reduce, found.hop * reduce
+        self.shortest = found.shortest + (reduce - 1) * found.hop
+        self.project = nn.Sequential(nn.Linear(found.dims[-1] * reduce, channels), nn.LayerNorm(channels), nn.ReLU())
+
+    def frames(self, samples: int) -> int:
+        """Frames of so many samples."""
+        return self._features[0].frames(samples) // self.reduce
+
+    def prepared(self, wave: Tensor) -> Tensor:
+        """The features, so many frames of them in one row: (frames, dim)."""
+        rows = self._features[0].to(wave.device).encode([wave]).clip(0)[-1]
+        frames = len(rows) // self.reduce
+        return rows[: frames * self.reduce].reshape(frames, -1)
+
+    def forward(self, prepared: Tensor) -> Tensor:
+        frames: Tensor = self.project(prepared)
+        return frames
 
 
 class Foreseer(Upstream):
@@ -24,11 +52,16 @@ class Foreseer(Upstream):
     channels: int  # of a frame
     width: int  # of a context in one direction
     directions: int = 1
-    stride: int = 1  # samples of sound in one row of what is prepared
+    over: OverFeatures | None  # in place of convolutions
+
+    @property
+    def stride(self) -> int:
+        """Samples of sound in one row of what is prepared."""
+        return 1 if self.over is None else self.over.hop
 
     def prepared(self, wave: Tensor) -> Tensor:
         """What is computed once and kept: the waveform itself, or the features of it that are not trained."""
-        return wave
+        return wave if self.over is None else self.over.prepared(wave)
 
     @abstractmethod
     def framed(self, prepared: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from engine.nets.codebooks import Codebooks, Gumbel, KMeans
-from engine.nets.foresight import Foreseer
+from engine.nets.foresight import Foreseer, OverFeatures
 from engine.nets.front import ACTIVATIONS
 from engine.upstream import Card, Hidden, Tap
 
@@ -91,21 +91,21 @@ class Shape:
 class Wav2Vec(Foreseer):
     """The network. State 0 comes out of the encoder, then one state of the quantizer, if any, and one of each layer."""
 
-    def __init__(self, card: Card, shape: Shape) -> None:
+    def __init__(self, card: Card, shape: Shape, over: OverFeatures | None = None) -> None:
         super().__init__()
         self.card = card
         self.shape = shape
-        self.encoder = Encoder(shape)
+        self.over = over
+        self.encoder = None if over else Encoder(shape)
         self.quantizer = quantizer(shape)
         self.aggregator = aggregator(shape)
         self.channels, self.width = shape.convolutions[-1][0], shape.aggregator[-1][0]
 
     def frames(self, samples: int) -> int:
-        return self.shape.frames(samples)
+        return self.over.frames(samples) if self.over else self.shape.frames(samples)
 
     def framed(self, prepared: Tensor) -> Tensor:
-        frames: Tensor = self.encoder(prepared)
-        return frames
+        return framed(self.over or self.encoder, prepared)
 
     def context(self, frames: Sequence[Tensor]) -> list[Tensor]:
         return [aggregated(self.aggregator, clip)[-1] for clip in frames]
@@ -117,11 +117,12 @@ class Wav2Vec(Foreseer):
         return Hidden([pad_sequence(list(state), batch_first=True) for state in zip(*clips, strict=True)], lengths)
 
     def tapped(self, wavs: list[Tensor], names: Sequence[str]) -> dict[str, list[Tensor]]:
-        clips = [wav.to(self.device) for wav in wavs]
-        return {name: [tapped(self.encoder, self.quantizer, clip, name) for clip in clips] for name in names}
+        clips = [self.prepared(wav.to(self.device)) for wav in wavs]
+        encoder = self.over or self.encoder
+        return {name: [tapped(encoder, self.quantizer, clip, name) for clip in clips] for name in names}
 
     def _states(self, wav: Tensor) -> list[Tensor]:
-        x = self.encoder(wav)
+        x = self.framed(self.prepared(wav))
         states = [x]
         if self.quantizer is not None:
             x = self.quantizer(x)
@@ -157,13 +158,21 @@ def quantizer(shape: Shape) -> Codebooks | None:
     return None
 
 
-def tapped(encoder: "Encoder", codebooks: Codebooks | None, clip: Tensor, name: str) -> Tensor:
+def framed(encoder: nn.Module | None, prepared: Tensor) -> Tensor:
+    """The frames that an encoder makes of one clip."""
+    assert encoder is not None
+    frames: Tensor = encoder(prepared)
+    return frames
+
+
+def tapped(encoder: nn.Module | None, codebooks: Codebooks | None, clip: Tensor, name: str) -> Tensor:
     """What one tap gives for one clip."""
     if name != "codes":
+        assert isinstance(encoder, Encoder)
         found: Tensor = encoder(clip, int(name.removeprefix("conv")))
         return found
     assert codebooks is not None
-    return codebooks.codes(encoder(clip))
+    return codebooks.codes(framed(encoder, clip))
 
 
 class Encoder(nn.ModuleList):

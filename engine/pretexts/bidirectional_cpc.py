@@ -24,9 +24,9 @@ class BidirectionalCpc(Convolutional):
         return Shape(convolutions=self.encoder(2), aggregator=self.growing(1, 13), logarithm=False, aggregator_skips=True)
 
     def network(self) -> BothWays:
-        shape = self.shape()
+        shape, over = self.shape(), self.over(self.channels)
         dims = (shape.dims[0], *(2 * width for width in shape.dims[1:]))
-        return BothWays(self.card(dims, shape.hop, shape.shortest, taps=shape.taps), shape)
+        return BothWays(self.described(shape, dims, over), shape, over)
 
     def objective(self, network: Upstream, before: Before) -> Objective:
         assert isinstance(network, BothWays)

@@ -86,9 +86,9 @@ class VqWav2vec(Convolutional):
         )
 
     def network(self) -> Wav2Vec:
-        shape = self.shape()
-        card = self.card(shape.dims, shape.hop, shape.shortest, taps=shape.taps)
-        return Wav2Vec(replace(card, differentiable=self.quantizer != "gumbel"), shape)
+        shape, over = self.shape(), self.over(self.channels)
+        card = replace(self.described(shape, shape.dims, over), differentiable=self.quantizer != "gumbel")
+        return Wav2Vec(card, shape, over)
 
     def objective(self, network: Upstream, before: Before) -> Objective:
         assert isinstance(network, Wav2Vec)
@@ -102,7 +102,7 @@ def _spread(quantizer: KMeans, network: Wav2Vec, sound: Sound, seed: int) -> Non
     """Let the entries begin among frames. The paper's begin near zero, from where a small network reaches only a few."""
     clips: list[Tensor] = []
     while len(clips) < len(sound) and sum(map(len, clips)) < FRAMES_EACH * quantizer.entries:
-        clips.append(quantizer.near(network.framed(sound.wave(len(clips)))))
+        clips.append(quantizer.near(network.framed(network.prepared(sound.wave(len(clips))))))
     near = torch.cat(clips)
     books = near.view(len(near), quantizer.codebooks, -1).transpose(0, 1)
     rows = books.flatten(0, 1)[None] if quantizer.vectors.shape[1] == 1 else books

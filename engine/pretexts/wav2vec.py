@@ -39,8 +39,8 @@ class Wav2vec(Convolutional):
         )
 
     def network(self) -> Wav2Vec:
-        shape = self.shape()
-        return Wav2Vec(self.card(shape.dims, shape.hop, shape.shortest, taps=shape.taps), shape)
+        shape, over = self.shape(), self.over(self.channels)
+        return Wav2Vec(self.described(shape, shape.dims, over), shape, over)
 
     def objective(self, network: Upstream, before: Before) -> Objective:
         assert isinstance(network, Wav2Vec)

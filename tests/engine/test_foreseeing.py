@@ -34,6 +34,7 @@ class Told(Foreseer):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = self.width = channels
+        self.over = None
 
     def frames(self, samples: int) -> int:
         return samples
@@ -211,6 +212,8 @@ def test_what_was_is_guessed_from_the_end() -> None:
         ModifiedCpc(**{**SMALL, "predictor": "LSTM"}),
         Wav2vec(channels=8, ahead=3, window=0.1),
         BidirectionalCpc(channels=8, ahead=3),
+        BidirectionalCpc(channels=8, ahead=3, front="features"),
+        Wav2vec(channels=8, ahead=3, front="features", reduce=1),
     ],
     ids=lambda spec: f"{spec.name} {getattr(spec, 'predictor', '')} {getattr(spec, 'front', '')}",
 )

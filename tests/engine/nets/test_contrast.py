@@ -54,8 +54,8 @@ def test_surprise_of_three_scores_by_hand() -> None:
 
 
 def test_suspicion_by_hand() -> None:
-    scored, sigmoid = torch.tensor([[2.0, 1.0, -1.0]]), lambda x: 1 / (1 + math.exp(-x))
-    true, rivals = -math.log(sigmoid(2)), [-math.log(sigmoid(-1)), -math.log(sigmoid(1))]
+    scored, sigmoid = torch.tensor([[2.0, 1.0, -3.0]]), lambda x: 1 / (1 + math.exp(-x))
+    true, rivals = -math.log(sigmoid(2)), [-math.log(sigmoid(-1)), -math.log(sigmoid(3))]
     assert float(suspicion(scored, 2)) == pytest.approx(true + sum(rivals))
     assert float(suspicion(scored, 1)) == pytest.approx(true + sum(rivals) / 2)
 
