@@ -132,3 +132,14 @@ def test_collapsed_books_are_said_to_be() -> None:
 def test_channels_that_the_codebooks_do_not_divide_are_said() -> None:
     with pytest.raises(Refused, match="512 channels cannot be divided among 3 codebooks"):
         workbench.resolve({"run": "vq_wav2vec", "codebooks": 3})
+
+
+@torch.no_grad()
+def test_over_features_it_has_codes_and_no_convolutions() -> None:
+    network = VqWav2vec(**TINY, front="features", reduce=2).network().eval()  # type: ignore[arg-type]
+    wave = 0.1 * noise(8000)
+    assert [(tap.name, tap.hop) for tap in network.card.taps] == [("codes", 320)] and network.card.hop == 320
+    states, codes = network.encode([wave]).clip(0), network.tap([wave], "codes")["codes"][0]
+    assert len(states) == 14 and len(codes) == network.frames(8000) == len(states[0]) == 25
+    assert network.quantizer is not None
+    torch.testing.assert_close(states[1], network.quantizer.chosen(codes))
