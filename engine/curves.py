@@ -73,7 +73,9 @@ class Curves:
         file = self._file
         if file is not None:
             with_room(
-                lambda: file.add(seconds, step, {_tag(name): value for name, value in values.items()}), "them", self.ctx
+                lambda: file.add(seconds, step, {_tag(name): value for name, value in values.items()}),
+                "the curves",
+                self.ctx,
             )
 
 
