@@ -86,7 +86,7 @@ def preflight(name: Annotated[str, typer.Argument(metavar="NAME|FILE")], pairs: 
 
     allow_own_code(True)
     training = workbench.resolve(workbench.document(name, _values(pairs)))
-    job = _carry_out({"run": "preflight", "training": training.document})
+    job = _carry_out({"run": "preflight", "training": json.dumps(training.document)})
     if as_json:
         say(job.result_file.read_text("utf-8"))
         return

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
+import yaml
 from pydantic import Field, ValidationError
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class Preflight(RunSpec):
 
     family: ClassVar[str] = "errand"
 
-    training: dict[str, Any] = Field(description="The settings of the training, with its name under run.")
+    training: str = Field(description="The settings of the training as a recipe has them, in YAML or JSON.")
 
     def needs(self) -> list[str]:
         try:
@@ -45,7 +46,14 @@ class Preflight(RunSpec):
 
     def spec(self) -> Pretext:
         """The training that is tried."""
-        values = dict(self.training)
+        try:
+            values = yaml.safe_load(self.training)
+        except yaml.YAMLError as error:
+            raise Refused(f"The settings of the training are no YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise Refused(
+                "The settings of the training name no run; write them as a recipe has them, beginning with 'run:'."
+            )
         kind = PRETEXTS.get(str(values.pop("run", "")))
         try:
             return kind(**values)
@@ -68,7 +76,10 @@ class Preflight(RunSpec):
         free = _free_memory(ctx.device)
         free_disk = shutil.disk_usage(ctx.folder).free
         advice = _advice(spec, static, peak, free, prepare, step, disk, free_disk, len(begin.order(0)))
-        for sentence in advice:
+        said = (
+            f"{spec.title()} would take {_span(whole)}, {peak / 2**30:.2g} GB of memory and {disk / 2**30:.2g} GB of disk."
+        )
+        for sentence in (said, *advice):
             ctx.note(sentence)
         lines: list[tuple[str, float, str]] = [
             ("memory of the largest batch", peak / 2**30, "GB"),
@@ -86,7 +97,7 @@ class Preflight(RunSpec):
         figures = [
             Figure(
                 "heat",
-                "The first batch, as the network is given it",
+                f"The first batch of {spec.title()}, as the network is given it",
                 x="seconds",
                 y="channel",
                 value="level",
@@ -188,6 +199,12 @@ def _try(spec: Pretext, begin: Round, ctx: Context) -> tuple[int, int, float, in
     shutil.rmtree(folder)
     step = (timed.steps[STEPS] - timed.steps[1]) / (STEPS - 1)
     return watch[0], watch[1], step, size
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
 
 
 def _batches(begin: Round, most: int) -> int:

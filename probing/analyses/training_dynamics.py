@@ -96,7 +96,10 @@ class TrainingDynamics(RunSpec):
         known = {key: value for key, value in wanted.items() if key in kind.model_fields}
         (result,) = ctx.children([{"run": self.analysis, **known}])
         lines = [line for line in result.table if line.get("upstream", name) == name and "layer" in line and "value" in line]
-        return [{"step": step, **{key: value for key, value in line.items() if key != "upstream"}} for line in lines]
+        return [
+            {"step": step, "snapshot": f"{step:,}", **{key: value for key, value in line.items() if key != "upstream"}}
+            for line in lines
+        ]
 
     def _result(self, job: Job, table: list[dict[str, Value]], done: list[int]) -> Result:
         measures = list(dict.fromkeys(str(line.get("measure", "")) for line in table))
@@ -105,10 +108,10 @@ class TrainingDynamics(RunSpec):
             where: dict[str, Value] = {"measure": measure} if measure else {}
             title = f"{measure.replace('_', ' ').capitalize()} as the training goes on"
             figures.append(
-                Figure("heat", title, x="step", y="layer", value="value", where=where, x_title="step", y_title="layer")
+                Figure("heat", title, x="snapshot", y="layer", value="value", where=where, x_title="step", y_title="layer")
             )
             figures.append(
-                Figure("line", f"{title}, by layer", x="step", y="value", by="layer", where=where, x_title="step")
+                Figure("line", f"{title}, by layer", x="snapshot", y="value", by="layer", where=where, x_title="step")
             )
         facts = {
             "training": {"job": job.id, "run": job.document.get("run"), "steps": list(done)},

@@ -219,10 +219,7 @@ def test_everything_comes_back(values: dict[str, Any]) -> None:
     comes_back(Everything, {"needed": "x", **values})
 
 
-FORMED = sorted(name for name, kind in workbench.runs().items() if kind.family != "errand")  # pages send errands themselves
-
-
-@pytest.mark.parametrize("name", FORMED)
+@pytest.mark.parametrize("name", sorted(workbench.runs()))
 def test_every_run_has_a_form_that_comes_back(name: str) -> None:
     kind = workbench.runs()[name]
     form = forms.fields(kind)

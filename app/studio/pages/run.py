@@ -357,7 +357,7 @@ def _attempt(kind: type[RunSpec], form: list[forms.Field], *given: Any) -> list[
         "Job {} tells memory, time and disk, and plays what the model will hear.",
         "It was not tried",
     )
-    return _send(kind, form, given, lambda document: {"run": "preflight", "training": document}, said)
+    return _send(kind, form, given, lambda document: {"run": "preflight", "training": writing.as_yaml(document)}, said)
 
 
 def _send(

@@ -30,7 +30,7 @@ TINY = {
 
 
 def attempt(**changes: object) -> tuple[Path, Result]:
-    spec = workbench.resolve({"run": "preflight", "training": {**TINY, **changes}})
+    spec = workbench.resolve({"run": "preflight", "training": json.dumps({**TINY, **changes})})
     job = JobStore().submit(spec.document)
     return job.folder, spec.run(Context(job.folder, device="cpu"))
 
@@ -62,6 +62,7 @@ def test_a_batch_that_does_not_fit_is_said_with_the_cheapest_change(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "_try", lambda spec, begin, ctx: (2**30, 9 * 2**30, 0.1, 1000))
+    monkeypatch.setattr(preflight, "_prepare", lambda spec, begin, ctx: 0.0)
     monkeypatch.setattr(preflight, "_free_memory", lambda device: 4 * 2**30)
     _, result = attempt(batch_seconds=12)
     assert result.facts["advice"] == [
@@ -83,7 +84,9 @@ def test_features_that_take_longer_than_a_step_are_said(workspace: Path, monkeyp
 
 
 def test_settings_that_are_no_training_are_refused_in_words() -> None:
-    assert Preflight(training={"run": "linear_probe"}).needs()[0].startswith("There is no")
-    assert "heads" in Preflight(training={**TINY, "heads": 5}).needs()[0]
+    assert Preflight(training="run: linear_probe").needs()[0].startswith("There is no")
+    assert "heads" in Preflight(training=json.dumps({**TINY, "heads": 5})).needs()[0]
+    assert "name no run" in Preflight(training="mockingjay").needs()[0]
+    assert "are no YAML" in Preflight(training="run: [").needs()[0]
     with pytest.raises(Refused, match="share"):
-        Preflight(training={**TINY, "share": 7}).spec()
+        Preflight(training=json.dumps({**TINY, "share": 7})).spec()
