@@ -21,16 +21,16 @@ def test_the_loss_falls(workspace: Path) -> None:
     assert result.facts["last_valid_loss"] < 0.95 * result.facts["first_loss"]
 
 
-@pytest.mark.parametrize("hertz", [1000.0, 1010.0, 985.0])
-def test_the_angle_of_a_tone(hertz: float) -> None:
-    """A tone of f Hz moves on by 2 pi f * 10 ms; bin 25 lies at 1000 Hz, which makes whole turns."""
+@pytest.mark.parametrize(("hertz", "bin"), [(1000.0, 25), (985.0, 25), (1045.0, 26), (2910.0, 73)])
+def test_the_angle_of_a_tone(hertz: float, bin: int) -> None:
+    """A tone of f Hz moves on by 2 pi f * 10 ms, its bin by that of 40 Hz times its number: whole turns for bin 25 alone."""
     wave = torch.sin(2 * math.pi * hertz * torch.arange(8000, dtype=torch.float64) / 16_000).float()
     angle, weight = turns(wave)
-    expected = 2 * math.pi * (hertz - 1000) * 0.01
-    inside = angle[3:-3, 25]  # the mirrored ends hold no tone
+    expected = 2 * math.pi * (hertz - 40 * bin) * 0.01
+    inside = angle[3:-3, bin]  # the mirrored ends hold no tone
     assert torch.allclose(inside, torch.full_like(inside, math.remainder(expected, 2 * math.pi)), atol=2e-3)
     assert (
-        int(weight[10].argmax()) == 25
+        int(weight[10].argmax()) == bin
         and bool((weight[0] == 0).all())
         and float(weight.mean()) == pytest.approx(1, rel=1e-4)
     )
