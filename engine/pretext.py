@@ -17,13 +17,13 @@ from torch import Tensor
 from engine import audio, corpus, ranks
 from engine.corpus import Utterance
 from engine.errors import Refused
-from engine.fit import Fit, curve, fit
 from engine.nets.describing import parameters
-from engine.order import Order
 from engine.recent import Recent
 from engine.registry import Registry
 from engine.run import Context, Figure, Result, Value, write_text
-from engine.train import Loss, Plan, Trainee, Training, seed_all, seed_of
+from engine.training.fit import Fit, curve, fit
+from engine.training.order import Order
+from engine.training.plan import Loss, Plan, Trainee, Training, seed_all, seed_of
 from engine.upstream import Card, Tap, Upstream
 
 PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this

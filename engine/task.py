@@ -13,11 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 from engine import audio, corpus, extract, upstream
 from engine.corpus import Utterance
 from engine.errors import Refused
-from engine.fit import curve, fit
-from engine.order import Order
 from engine.recent import Recent
 from engine.run import Context, Figure, Result, Value
-from engine.train import Loss, Trainee, Training, seed_all
+from engine.training.fit import curve, fit
+from engine.training.order import Order
+from engine.training.plan import Loss, Trainee, Training, seed_all
 from engine.upstream import Card, Upstream
 
 SPLITS = ("train", "valid", "test")

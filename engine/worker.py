@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from engine import ranks, together
+from engine import ranks
 from engine.errors import AuscultError, Cancelled, Interrupted, Refused, explain
 from engine.facts import carry_out
 from engine.job import INLINE, Job, JobStore, State
 from engine.run import Context, Result, RunSpec, Stop
+from engine.training import together
 
 FINISHED = 0
 FAILED = 1

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from engine import audio, corpus, upstream
 from engine.errors import AuscultError, Refused
-from engine.fit import fit
 from engine.pretext import PRETEXTS, Pretext, Round
 from engine.run import Context, Figure, Result, RunSpec, Value
+from engine.training.fit import fit
 
 STEPS = 4  # of the first batches that are tried
 SHOWN = 4  # clips of the first batch that are drawn and played

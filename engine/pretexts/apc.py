@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from engine.autoregression import Recurrent
+from engine.objectives.autoregression import Recurrent
 
 
 class APC(Recurrent):

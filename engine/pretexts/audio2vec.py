@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.nets.spectral_encoder import SpectralEncoder
-from engine.optimizers import Optimizer, Schedule
+from engine.objectives.networks import OnFeatures
 from engine.pretext import Batch, Before, Objective
-from engine.pretext_networks import OnFeatures
-from engine.train import Loss, Training
+from engine.training.optimizers import Optimizer, Schedule
+from engine.training.plan import Loss, Training
 from engine.upstream import Upstream
 
 

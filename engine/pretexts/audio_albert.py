@@ -5,10 +5,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from engine.nets.spectral_encoder import SpectralEncoder
+from engine.objectives.networks import OnFeatures
+from engine.objectives.reconstruction import InRuns
 from engine.pretext import Before, Objective
-from engine.pretext_networks import OnFeatures
-from engine.reconstruction import InRuns
-from engine.train import Training
+from engine.training.plan import Training
 from engine.upstream import Upstream
 
 

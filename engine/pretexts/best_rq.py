@@ -7,13 +7,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.clustered import guesses_cost, one_guess_for_all
 from engine.nets.masking import runs
 from engine.nets.spectra import normalise
 from engine.nets.spectral_encoder import Shape, SpectralEncoder
+from engine.objectives.clustered import guesses_cost, one_guess_for_all
+from engine.objectives.networks import OnFeatures
 from engine.pretext import Batch, Before, Objective
-from engine.pretext_networks import OnFeatures
-from engine.train import Loss, Training
+from engine.training.plan import Loss, Training
 
 
 class BestRq(OnFeatures):

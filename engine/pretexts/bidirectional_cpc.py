@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from engine.foreseeing import Convolutional, Foresight
 from engine.nets.both_ways import BothWays
 from engine.nets.foresight import Guesses
 from engine.nets.wav2vec import Shape
+from engine.objectives.foreseeing import Convolutional, Foresight
 from engine.pretext import Before, Objective
 from engine.upstream import Upstream
 

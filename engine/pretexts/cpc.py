@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from engine.foreseeing import Foreseeing, Recurrent, Source
-from engine.optimizers import Optimizer, Schedule
+from engine.objectives.foreseeing import Foreseeing, Recurrent, Source
 from engine.pretext import Pretext
-from engine.train import Training
+from engine.training.optimizers import Optimizer, Schedule
+from engine.training.plan import Training
 
 
 class Cpc(Recurrent):

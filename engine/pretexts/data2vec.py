@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from engine.nets.contextual import Contextual
 from engine.nets.following import spread
+from engine.objectives.self_distillation import SelfDistillation, SelfDistilled
 from engine.pretext import Batch, Before, Objective
-from engine.self_distillation import SelfDistillation, SelfDistilled
-from engine.train import Loss
+from engine.training.plan import Loss
 
 LEAST_TARGET, LEAST_GUESS = 0.1, 0.01  # below which the authors give a training up
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.nets.decoar import FRAMING, MELS, Decoar
-from engine.optimizers import Optimizer
 from engine.pretext import Batch, Before, Objective, Pretext
-from engine.train import Loss, Training
+from engine.training.optimizers import Optimizer
+from engine.training.plan import Loss, Training
 from engine.upstream import Upstream
 
 

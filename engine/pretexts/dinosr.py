@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from engine.nets.contextual import Contextual
 from engine.nets.learnt_codes import EmaCodes, perplexity, shares
+from engine.objectives.self_distillation import SelfDistillation, SelfDistilled
 from engine.pretext import Batch, Before, Objective
-from engine.self_distillation import SelfDistillation, SelfDistilled
-from engine.train import Loss, Training
+from engine.training.plan import Loss, Training
 
 
 class Dinosr(SelfDistilled):

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine import upstream
-from engine.hiding import Hearing
 from engine.nets.contextual import Contextual
 from engine.nets.wav2vec2 import Shape
+from engine.objectives.hiding import Hearing
+from engine.objectives.networks import OnSound
 from engine.pretext import Batch, Before, Objective
-from engine.pretext_networks import OnSound
-from engine.train import Loss, Training
+from engine.training.plan import Loss, Training
 from engine.upstream import SAMPLE_RATE, Upstream
 
 

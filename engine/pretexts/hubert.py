@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from engine.clustered import Clustered, Guessing
 from engine.nets.contextual import Contextual
+from engine.objectives.clustered import Clustered, Guessing
 from engine.pretext import Before, Objective
 
 

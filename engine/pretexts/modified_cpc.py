@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-from engine.foreseeing import Cell, Foreseeing, Recurrent
 from engine.nets.cpc import Norm
 from engine.nets.foresight import Predictor
-from engine.optimizers import Optimizer, Schedule
+from engine.objectives.foreseeing import Cell, Foreseeing, Recurrent
 from engine.pretext import Pretext
-from engine.train import Training
+from engine.training.optimizers import Optimizer, Schedule
+from engine.training.plan import Training
 
 
 class ModifiedCpc(Recurrent):

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from engine.nets.masking import alter_each
 from engine.nets.spectral_encoder import SpectralEncoder
+from engine.objectives.networks import OnFeatures
+from engine.objectives.reconstruction import Reconstruction
 from engine.pretext import Before, Objective
-from engine.pretext_networks import OnFeatures
-from engine.reconstruction import Reconstruction
-from engine.train import Training
+from engine.training.plan import Training
 from engine.upstream import Upstream
 
 

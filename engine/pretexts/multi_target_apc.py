@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.autoregression import Prediction, Recurrent
 from engine.nets.apc import APC
+from engine.objectives.autoregression import Prediction, Recurrent
 from engine.pretext import Batch, Before, Objective
-from engine.train import Loss
+from engine.training.plan import Loss
 from engine.upstream import Upstream
 
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 from engine.nets import npc, quantizer
 from engine.nets.learnt_codes import collapse
 from engine.nets.spectra import Framing
-from engine.optimizers import Optimizer, Schedule
 from engine.pretext import Batch, Before, Objective, Pretext
-from engine.train import Loss, Training
+from engine.training.optimizers import Optimizer, Schedule
+from engine.training.plan import Loss, Training
 from engine.upstream import Upstream
 
 MELS = 80

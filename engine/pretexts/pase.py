@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from engine import upstream
 from engine.audio import SAMPLE_RATE
 from engine.nets import pase
-from engine.optimizers import Optimizer
+from engine.objectives.pseudo_labels import Guessing, PseudoLabels, Standard, Track, head
 from engine.pretext import Batch, Before, Objective, Pretext
-from engine.pseudo_labels import Guessing, PseudoLabels, Standard, Track, head
-from engine.train import Loss, Training
+from engine.training.optimizers import Optimizer
+from engine.training.plan import Loss, Training
 from engine.upstream import Card, Upstream
 
 

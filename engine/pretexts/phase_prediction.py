@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from engine.nets.spectra import Framing
 from engine.nets.spectral_encoder import Shape, SpectralEncoder
-from engine.optimizers import Optimizer
+from engine.objectives.networks import Blocks
 from engine.pretext import Batch, Before, Objective
-from engine.pretext_networks import Blocks
-from engine.train import Loss, Training
+from engine.training.optimizers import Optimizer
+from engine.training.plan import Loss, Training
 from engine.upstream import Upstream
 
 FRAMING = Framing(fft=400, shape="periodic hann", centred=True)  # that of the features

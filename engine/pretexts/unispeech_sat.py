@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.mixed import GuessingClean, MixedClustered
 from engine.nets import learnt_codes
 from engine.nets.contextual import Contextual
 from engine.nets.learnt_codes import GumbelCodes
+from engine.objectives.mixed import GuessingClean, MixedClustered
 from engine.pretext import Batch, Before, Objective
-from engine.train import Loss
+from engine.training.plan import Loss
 
 
 class UnispeechSat(MixedClustered):

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from engine.autoregression import Prediction, Recurrent
 from engine.nets.apc import APC
+from engine.objectives.autoregression import Prediction, Recurrent
 from engine.pretext import Before, Objective
 from engine.upstream import Upstream
 

@@ -12,9 +12,9 @@ from engine.nets.clips import convolved
 from engine.nets.learnt_codes import collapse
 from engine.nets.vq_vae import Shape, stacked
 from engine.nets.vq_vae import VqVae as Network
-from engine.optimizers import Optimizer, Schedule
 from engine.pretext import Batch, Before, Objective, Pretext
-from engine.train import Loss, Training
+from engine.training.optimizers import Optimizer, Schedule
+from engine.training.plan import Loss, Training
 from engine.upstream import Upstream
 
 

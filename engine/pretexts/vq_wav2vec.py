@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from engine.clusters import kmeans
-from engine.foreseeing import Convolutional, Foreseeing, Foresight
 from engine.nets.codebooks import Gumbel, KMeans
 from engine.nets.foresight import Guesses
 from engine.nets.learnt_codes import Quantized, diversity, perplexity
 from engine.nets.wav2vec import Shape, Wav2Vec
+from engine.objectives.foreseeing import Convolutional, Foreseeing, Foresight
 from engine.pretext import Batch, Before, Objective, Sound
-from engine.train import Loss
+from engine.training.plan import Loss
 from engine.upstream import Upstream
 
 FRAMES_EACH = 20  # frames for each entry, among which the entries begin

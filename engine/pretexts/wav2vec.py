@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from engine.foreseeing import Convolutional, Foresight
 from engine.nets.foresight import Guesses
 from engine.nets.wav2vec import Shape, Wav2Vec
+from engine.objectives.foreseeing import Convolutional, Foresight
 from engine.pretext import Before, Objective
 from engine.upstream import Upstream
 

@@ -8,15 +8,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.hiding import Hiding
 from engine.nets import contrast, learnt_codes
 from engine.nets.contextual import Contextual
 from engine.nets.learnt_codes import GumbelCodes, Quantized
 from engine.nets.wav2vec2 import Shape, Wav2Vec2
+from engine.objectives.hiding import Hiding
+from engine.objectives.networks import OnSound
+from engine.objectives.pseudo_labels import Guessing, PseudoLabels
 from engine.pretext import Batch, Before, Objective
-from engine.pretext_networks import OnSound
-from engine.pseudo_labels import Guessing, PseudoLabels
-from engine.train import Loss, Training
+from engine.training.plan import Loss, Training
 
 
 class Wav2vec2(OnSound, Guessing):

@@ -5,9 +5,9 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from engine.mixed import GuessingClean, MixedClustered
 from engine.nets.contextual import Contextual
 from engine.nets.wav2vec2 import Shape
+from engine.objectives.mixed import GuessingClean, MixedClustered
 from engine.pretext import Before, Objective
 
 

@@ -5,7 +5,7 @@ import torch
 from learning import batch, learnt
 
 from engine import upstream
-from engine.autoregression import Prediction
+from engine.objectives.autoregression import Prediction
 from engine.pretexts.apc import APC
 from engine.pretexts.vq_apc import VqApc
 

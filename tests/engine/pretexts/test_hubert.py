@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from app import workbench
 from engine import corpus, upstream
-from engine.cluster_labels import ClusterLabels, quality
-from engine.clustered import Guessing
 from engine.errors import Refused
 from engine.job import Job, JobStore
 from engine.nets.masking import runs
+from engine.objectives.cluster_labels import ClusterLabels, quality
+from engine.objectives.clustered import Guessing
 from engine.pretext import Batch, Before, Sound
 from engine.pretexts.hubert import Hubert
 from engine.run import Context
@@ -159,7 +159,7 @@ def test_another_process_waits_for_the_clusters_of_the_first(workspace: Path, mo
     file = workspace / "artifacts" / "clusters" / "round-1.safetensors"
     kept = file.rename(file.with_suffix(".kept"))
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("engine.cluster_labels.POLL", 0.0)
+    monkeypatch.setattr("engine.objectives.cluster_labels.POLL", 0.0)
     beside = Before(Sound(list(corpus.find(spec().corpus).utterances())[:1], 0.1), Context(workspace, stop=stop), 0, None)
     made = spec().objective(spec().network(), beside)
     assert isinstance(made, Guessing) and len(asked) == 3

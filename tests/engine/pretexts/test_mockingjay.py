@@ -14,9 +14,9 @@ from engine import upstream
 from engine.errors import Interrupted, Refused
 from engine.job import Job, JobStore, State
 from engine.nets.masking import alter, spans
+from engine.objectives.reconstruction import InRuns
 from engine.pretext import Batch
 from engine.pretexts.mockingjay import Mockingjay
-from engine.reconstruction import InRuns
 from engine.run import Context
 from engine.settings import HOUSE
 

@@ -14,7 +14,7 @@ from engine.job import JobStore
 from engine.pretext import Batch, Before, Sound
 from engine.pretexts.pase import Pase, Tasks
 from engine.run import Context
-from engine.train import Loss
+from engine.training.plan import Loss
 from probing.stats import hsic
 
 TINY = {

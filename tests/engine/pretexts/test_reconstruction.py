@@ -7,10 +7,10 @@ import torch
 
 from app import workbench
 from engine.nets.masking import alter_each, stretch
+from engine.objectives.reconstruction import Reconstruction
 from engine.pretext import Batch
 from engine.pretexts.mockingjay import Mockingjay
 from engine.pretexts.tera import Tera
-from engine.reconstruction import Reconstruction
 from engine.run import Context
 
 SIZES = {"features": "mel", "reduce": 2, "blocks": 2, "width": 32, "heads": 2, "inner": 64, "dropout": 0.0}

@@ -12,9 +12,9 @@ from app import workbench
 from engine.errors import Refused
 from engine.job import JobStore
 from engine.nets.contrast import others
+from engine.objectives.pseudo_labels import PseudoLabels
 from engine.pretext import Batch
 from engine.pretexts.wav2vec2 import Telling, Wav2vec2
-from engine.pseudo_labels import PseudoLabels
 from engine.run import Context
 
 TINY: dict[str, Any] = {

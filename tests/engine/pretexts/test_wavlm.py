@@ -9,8 +9,8 @@ from app import workbench
 from engine import corpus
 from engine.errors import Refused
 from engine.job import JobStore
-from engine.mixed import GuessingClean
 from engine.nets.wav2vec2 import Wav2Vec2
+from engine.objectives.mixed import GuessingClean
 from engine.pretext import Batch, Before, Sound
 from engine.pretexts.wavlm import Wavlm
 from engine.run import Context

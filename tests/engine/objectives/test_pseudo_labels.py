@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import audio, corpus, pseudo_labels
+from engine import audio, corpus
 from engine.errors import Refused, Unknown
 from engine.job import JobStore
+from engine.objectives import pseudo_labels
+from engine.objectives.pseudo_labels import PseudoLabels, Standard, by_hand, selected
 from engine.pretext import Sound
-from engine.pseudo_labels import PseudoLabels, Standard, by_hand, selected
 from engine.run import Result
 from probing.analyses.pretext_selection import PretextSelection
 

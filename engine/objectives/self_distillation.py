@@ -7,14 +7,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from engine.hiding import Hiding
 from engine.nets.contextual import Contextual
 from engine.nets.following import Follower, memory_at, normalised
 from engine.nets.wav2vec2 import Shape
-from engine.optimizers import Schedule
+from engine.objectives.hiding import Hiding
+from engine.objectives.networks import OnSound
 from engine.pretext import Batch
-from engine.pretext_networks import OnSound
-from engine.train import Training
+from engine.training.optimizers import Schedule
+from engine.training.plan import Training
 
 
 class SelfDistilled(OnSound):

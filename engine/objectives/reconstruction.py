@@ -9,7 +9,7 @@ from torch.nn import functional
 from engine.nets.masking import alter, spans
 from engine.nets.spectral_encoder import SpectralEncoder
 from engine.pretext import Batch, Objective
-from engine.train import Loss
+from engine.training.plan import Loss
 
 
 class Reconstruction(Objective):

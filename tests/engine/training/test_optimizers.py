@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from engine import optimizers
-from engine.optimizers import Optimizer, rate_at
-from engine.train import Plan
+from engine.training import optimizers
+from engine.training.optimizers import Optimizer, rate_at
+from engine.training.plan import Plan
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:

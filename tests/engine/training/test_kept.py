@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from app import workbench
 from engine import upstream
-from engine.average import Average
 from engine.errors import Interrupted, Unknown
-from engine.fit import Fit, fit
 from engine.job import Job, JobStore
 from engine.run import Context, Result
-from engine.train import Loss, Plan, Trainee
-from tests.engine.test_resume import TINY, notes
-from tests.engine.test_train import trace
+from engine.training.average import Average
+from engine.training.fit import Fit, fit
+from engine.training.plan import Loss, Plan, Trainee
+from tests.engine.training.test_fit import trace
+from tests.engine.training.test_resume import TINY, notes
 
 
 class Walk(Trainee):

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine import optimizers, ranks
+from engine import ranks
 from engine.errors import Refused
 from engine.memory import ran_out
-from engine.train import Loss, Plan, Trainee
+from engine.training import optimizers
+from engine.training.plan import Loss, Plan, Trainee
 
 SMALLEST_SCALE = 2.0**-10  # of float16: below it no gradient is left to be saved by scaling
 

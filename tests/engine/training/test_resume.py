@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import saves
 from engine.errors import Interrupted, Refused
 from engine.events import EventLog
-from engine.saves import Checkpoints, changes
 from engine.settings import HOUSE
-from tests.engine.test_train import trace, train
+from engine.training import saves
+from engine.training.saves import Checkpoints, changes
+from tests.engine.training.test_fit import trace, train
 
 TINY = {
     "run": "mockingjay",
@@ -192,8 +192,8 @@ def test_who_waits_for_room_can_be_stopped(tmp_path: Path, monkeypatch: pytest.M
 SMALL_DISK = """
 import sys, threading, time
 from pathlib import Path
-from engine import saves
-from tests.engine.test_train import trace, train
+from engine.training import saves
+from tests.engine.training.test_fit import trace, train
 saves.LOOK_SECONDS = 0.05
 disk = Path(sys.argv[1])
 ballast = disk / "ballast"

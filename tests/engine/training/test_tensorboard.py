@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.tensorboard import EventFile, _sum
-from tests.engine.test_train import trace, train
+from engine.training.tensorboard import EventFile, _sum
+from tests.engine.training.test_fit import trace, train
 
 
 def test_checksums_are_those_of_the_standard() -> None:

@@ -9,8 +9,8 @@ import torch
 from engine import memory, ranks
 from engine.events import Event
 from engine.run import Context
-from engine.saves import with_room
-from engine.tensorboard import EventFile
+from engine.training.saves import with_room
+from engine.training.tensorboard import EventFile
 
 PACE_SECONDS = 5.0  # from one look at the speed to the next
 

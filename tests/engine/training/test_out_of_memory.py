@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import Interrupted, Refused
-from engine.fit import Fit, fit
 from engine.memory import ran_out
 from engine.run import Context
-from engine.train import Loss, Plan
-from tests.engine.test_resume import notes
-from tests.engine.test_train import Noisy, order, trace
+from engine.training.fit import Fit, fit
+from engine.training.plan import Loss, Plan
+from tests.engine.training.test_fit import Noisy, order, trace
+from tests.engine.training.test_resume import notes
 
 MESSAGES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

@@ -6,9 +6,9 @@ from pydantic import Field
 from torch import Tensor
 
 from engine import corpus
-from engine.clustered import Clustered, Guessing
 from engine.nets.contextual import Contextual
 from engine.nets.mixing import mix
+from engine.objectives.clustered import Clustered, Guessing
 from engine.pretext import Batch, Before, Sound
 from engine.synthesis import conditions
 

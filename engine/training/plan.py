@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine import optimizers
-from engine.optimizers import Optimizer, Schedule
 from engine.precision import Precision
 from engine.run import RunSpec
+from engine.training import optimizers
+from engine.training.optimizers import Optimizer, Schedule
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from engine.errors import Cancelled, Interrupted, Refused
 from engine.events import EventLog
-from engine.fit import Fit, fit
-from engine.order import Order
 from engine.run import Context
-from engine.saves import Checkpoints
 from engine.settings import HOUSE
-from engine.train import Loss, Plan, Trainee, seed_all
+from engine.training.fit import Fit, fit
+from engine.training.order import Order
+from engine.training.plan import Loss, Plan, Trainee, seed_all
+from engine.training.saves import Checkpoints
 
 
 class Noisy(Trainee):
@@ -112,7 +112,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_train import train
+from test_fit import train
 train(Path(sys.argv[1]), lambda: time.sleep(0.02))
 """
 

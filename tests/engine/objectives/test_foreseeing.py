@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.foreseeing import Foresight
 from engine.nets.contrast import others, surprise, suspicion
 from engine.nets.foresight import Foreseer, Guesses, ahead_of
+from engine.objectives.foreseeing import Foresight
 from engine.pretext import Batch
 from engine.pretexts.bidirectional_cpc import BidirectionalCpc
 from engine.pretexts.cpc import Cpc

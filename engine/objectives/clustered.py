@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine import upstream
-from engine.cluster_labels import ClusterLabels, learnt
-from engine.hiding import Hiding
 from engine.nets.contextual import Contextual
 from engine.nets.learnt_codes import perplexity, shares
+from engine.objectives.cluster_labels import ClusterLabels, learnt
+from engine.objectives.hiding import Hiding
+from engine.objectives.networks import OnSound
 from engine.pretext import Batch, Before
-from engine.pretext_networks import OnSound
-from engine.train import Loss, Plan, Training
+from engine.training.plan import Loss, Plan, Training
 
 COLLAPSED = 1.5  # labels that are guessed, were all guessed alike: below this it is one
 

@@ -11,12 +11,12 @@ import torch
 
 from app import workbench
 from engine import ranks
-from engine.fit import fit
 from engine.job import Job, JobStore, State
 from engine.run import Context
 from engine.settings import HOUSE
-from engine.train import Plan
-from tests.engine.test_train import Noisy, batch
+from engine.training.fit import fit
+from engine.training.plan import Plan
+from tests.engine.training.test_fit import Noisy, batch
 
 TINY = {
     "run": "mockingjay",

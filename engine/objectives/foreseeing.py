@@ -13,9 +13,9 @@ from engine.nets.contrast import others, scores, surprise, suspicion, told_apart
 from engine.nets.cpc import CPC, HOP, SHORTEST, Norm, Shape
 from engine.nets.foresight import HEADS, Foreseer, Guesses, OverFeatures, Predictor, ahead_of, padded
 from engine.nets.wav2vec import Shape as ConvolutionalShape
-from engine.optimizers import Optimizer, Schedule
 from engine.pretext import Batch, Before, Objective, Pretext
-from engine.train import Loss, Training
+from engine.training.optimizers import Optimizer, Schedule
+from engine.training.plan import Loss, Training
 from engine.upstream import SAMPLE_RATE, Card, Upstream
 
 ENCODER = ((10, 5), (8, 4), (4, 2), (4, 2), (4, 2))  # kernel and stride of wav2vec's convolutions

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from engine import ranks
-from engine.average import Average
-from engine.curves import Curves
 from engine.errors import Cancelled, Interrupted, Refused
 from engine.precision import check
 from engine.run import Context, Value
-from engine.saves import Checkpoints, changes, with_room
-from engine.stepping import Stepper
-from engine.train import Plan, Trainee, seed_all, seed_of
+from engine.training.average import Average
+from engine.training.curves import Curves
+from engine.training.plan import Plan, Trainee, seed_all, seed_of
+from engine.training.saves import Checkpoints, changes, with_room
+from engine.training.stepping import Stepper
 
 DOUBLINGS = 5  # of the parts of a batch, where memory runs out
 FREE = {"parts", "processes", "recompute", "checkpoint_every", "snapshots"}  # settings that change nothing of what is learnt

@@ -18,7 +18,7 @@ from engine.audio import SAMPLE_RATE
 from engine.errors import AuscultError, Refused
 from engine.job import JobStore
 from engine.pretext import Pretext, Sound
-from engine.train import Loss, seed_of
+from engine.training.plan import Loss, seed_of
 
 SELECTION = "pretext_selection"
 SAMPLED = 120.0  # seconds of sound from which it is learnt how widely a target spreads
