@@ -8,11 +8,11 @@ VERBS = {
     "studio": ("studio", "The same, opening Studio: listen, run, watch jobs."),
     "board": ("board", "The same, opening Board: jobs and results."),
     "run": ("run NAME|FILE [key=value ...]", "Run an analysis, pretext, task, suite or recipe here and now."),
-    "submit": ("submit NAME|FILE [key=value ...]", "Put a run in the queue and print its job id."),
     "preflight": (
         "preflight NAME|FILE [key=value ...]",
         "Try a training's first batch: memory, time and disk of the whole.",
     ),
+    "submit": ("submit NAME|FILE [key=value ...]", "Put a run in the queue and print its job id."),
     "jobs": ("jobs [ID]", "List the jobs, or show, follow, cancel or resume one."),
     "list": ("list upstreams|corpora|runs|executors|recipes", "What there is to choose from."),
     "layers": ("layers UPSTREAM AUDIO... [--out FILE.npz]", "Name, and write, every layer of an upstream for some sounds."),

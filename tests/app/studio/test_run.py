@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import yaml
 
 from app import forms, workbench
 from app.studio.pages import run
@@ -106,7 +107,8 @@ def test_every_run_draws_its_form(name: str) -> None:
     with gr.Blocks() as blocks:
         kept, drawn = gr.BrowserState(run.EMPTY), gr.State({})
         run._draw(kept, drawn, {"run": name, "values": {}, "said": "", "turn": 0})
-    assert sum(isinstance(block, gr.Button) for block in blocks.blocks.values()) == 2
+    buttons = [block for block in blocks.blocks.values() if isinstance(block, gr.Button) and block.visible]
+    assert len(buttons) == (3 if workbench.runs()[name].family == "pretext" else 2)
     labels = [getattr(block, "label", None) or "" for block in blocks.blocks.values()]
     for one in forms.fields(workbench.runs()[name]):
         assert any(label.startswith(one.label) for label in labels)
@@ -153,6 +155,17 @@ def test_form_goes_into_the_queue() -> None:
     assert job.status().priority == 5
     assert job.id in page["notice"]
     assert f"/studio/?tab=jobs&amp;job={job.id}" in page["notice"]
+
+
+def test_a_training_is_tried_first_as_a_job_of_its_own(workspace: Path) -> None:
+    kind = workbench.runs()["mockingjay"]
+    page = answer(kind, run._attempt, {"run": "mockingjay", "values": {}}, 0, width=64, heads=4)
+    (job,) = JobStore()
+    tried = yaml.safe_load(job.document["training"])
+    assert job.document["run"] == "preflight" and (tried["run"], tried["width"], tried["heads"]) == ("mockingjay", 64, 4)
+    assert job.id in page["notice"] and "being tried" in page["notice"]
+    wrong = answer(kind, run._attempt, {"run": "mockingjay", "values": {}}, 0, width=64, heads=5)
+    assert "not a multiple" in str(wrong) and len(list(JobStore())) == 1
 
 
 def test_settings_of_a_job_and_of_a_recipe_come_back(workspace: Path) -> None:
