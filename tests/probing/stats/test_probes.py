@@ -1,5 +1,7 @@
 """Linear probes against scikit-learn, planted labels and badly conditioned layers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,21 @@ def test_scores_can_be_differentiated_back_to_the_features() -> None:
     x.requires_grad_()
     probe.scores(x).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None and float(x.grad.abs().sum()) > 0
+
+
+def test_a_codelength_learns_and_chooses_from_rows_before_its_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(1, 200, 5, generator=generator), torch.randint(0, 3, (200,), generator=generator)
+    seen: list[tuple[int, int]] = []  # rows that were fitted, and rows that the strength was chosen on
+    solve = probes.linear
+
+    def spy(x: torch.Tensor, y: torch.Tensor, **settings: Any) -> Any:
+        valid = settings.get("valid")
+        if valid is not None:
+            seen.append((len(y), len(valid[1])))
+        return solve(x, y, **settings)
+
+    monkeypatch.setattr(probes, "linear", spy)
+    code = probes.codelength(x, y, classes=3)
+    assert [fit + held for fit, held in seen] == code.ends[:-1]
+    assert all(held == max(1, (fit + held) // 5) for fit, held in seen)
