@@ -26,7 +26,6 @@ from engine.training.order import Order
 from engine.training.plan import Loss, Plan, Trainee, Training, seed_all, seed_of
 from engine.upstream import Card, Tap, Upstream
 
-PIECE_SECONDS = 15.0  # longer utterances are cut into pieces of at most this
 STEPS = "steps"  # the artifacts folder of the upstream as it was on the way
 VALID_SECONDS = 120.0  # sound that the validation loss is measured on
 
@@ -91,7 +90,13 @@ class Pretext(Training):
     batch_seconds: float = Field(
         144.0, gt=0, le=10_000, description="Sound in one batch, padding included.", json_schema_extra={"unit": "s"}
     )
-
+    piece_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=120,
+        description="Longer utterances are cut into pieces of at most this.",
+        json_schema_extra={"unit": "s", "advanced": True},
+    )
     snapshots: bool = Field(
         False,
         description="Keep the upstream as it was after 0, 1, 2, 4, 8 ... steps too, for analyses of how it learns.",
@@ -195,7 +200,8 @@ class Pretext(Training):
         seed_all(self.seed + number)
         network = self.network()
         shortest = network.card.shortest / audio.SAMPLE_RATE
-        sound, held = Sound(train, shortest), Sound(valid, shortest, VALID_SECONDS)
+        sound = Sound(train, shortest, self.piece_seconds)
+        held = Sound(valid, shortest, self.piece_seconds, VALID_SECONDS)
         objective = self.objective(network, Before(sound, ctx, number, before))
         order = Order(sound.seconds, self.batch_seconds, self.seed)
         return Round(network, objective, Clips(sound, objective), Clips(held, objective), order)
@@ -276,11 +282,13 @@ class Piece:
 class Sound:
     """Recordings in pieces that a batch can hold, by number."""
 
-    def __init__(self, utterances: Sequence[Utterance], shortest: float, most_seconds: float = math.inf) -> None:
+    def __init__(
+        self, utterances: Sequence[Utterance], shortest: float, longest: float = 15.0, most_seconds: float = math.inf
+    ) -> None:
         self.pieces: list[Piece] = []
         total = 0.0
         for utterance in utterances:
-            count = math.ceil(utterance.seconds / PIECE_SECONDS)
+            count = math.ceil(utterance.seconds / longest)
             seconds = utterance.seconds / count
             # A hair of time is added so that rounding to samples cannot make a piece too short.
             if seconds <= shortest + 0.001 or total >= most_seconds:
@@ -289,7 +297,8 @@ class Sound:
             total += utterance.seconds
         if not self.pieces:
             raise Refused(
-                f"None of the {len(utterances)} clips is as long as {shortest * 1000:.0f} ms, which the network needs."
+                f"None of the {len(utterances)} clips, in pieces of at most {longest:g} s, is as long as "
+                f"{shortest * 1000:.0f} ms, which the network needs."
             )
 
     def __len__(self) -> int:
