@@ -13,19 +13,18 @@ from engine import upstream
 from engine.nets.contextual import Contextual
 from engine.nets.learnt_codes import perplexity, shares
 from engine.objectives.cluster_labels import ClusterLabels, learnt
-from engine.objectives.hiding import Hiding
-from engine.objectives.networks import OnSound
+from engine.objectives.hiding import Hiding, TellsApart
 from engine.pretext import Batch, Before
 from engine.training.plan import Loss, Plan, Training
 
 COLLAPSED = 1.5  # labels that are guessed, were all guessed alike: below this it is one
 
 
-class Clustered(OnSound):
+class Clustered(TellsApart):
     """A pretext whose network guesses the clusters of frames that are hidden from it, in one round or in several."""
 
     steps: int = Training.again("steps", 400_000)
-    batch_seconds: float = OnSound.again("batch_seconds", 2800.0)
+    batch_seconds: float = TellsApart.again("batch_seconds", 2800.0)
     parts: int = Training.again("parts", 32)
     rate: float = Training.again("rate", 5e-4)
     warm_up: float = Training.again("warm_up", 0.08)
@@ -55,8 +54,7 @@ class Clustered(OnSound):
         description="Frames that are clustered; the others go to the nearest cluster.",
         json_schema_extra={"advanced": True},
     )
-    chance: float = Field(0.08, gt=0, le=0.5, description="Share of the frames at which a hidden run begins.")
-    span: int = Field(10, ge=1, le=100, description="Frames hidden in a row.")
+    chance: float = TellsApart.again("chance", 0.08)
     seen_weight: float = Field(
         0.0,
         ge=0,
@@ -66,23 +64,6 @@ class Clustered(OnSound):
     )
     guess_width: int = Field(
         256, ge=2, le=4096, description="Size of a guess and of a cluster's vector.", json_schema_extra={"advanced": True}
-    )
-    temperature: float = Field(
-        0.1, gt=0, le=10, description="What cosines are divided by.", json_schema_extra={"advanced": True}
-    )
-    penalty: float = Field(
-        10.0,
-        ge=0,
-        le=1000,
-        description="Weight of the mean square of what the convolutions give.",
-        json_schema_extra={"advanced": True, "when": {"front": "waveform"}},
-    )
-    slope: float = Field(
-        0.1,
-        gt=0,
-        le=1,
-        description="What the gradient of the convolutions is multiplied by.",
-        json_schema_extra={"advanced": True, "when": {"front": "waveform"}},
     )
 
     @model_validator(mode="after")

@@ -3,13 +3,44 @@
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.nets.contextual import Contextual
 from engine.nets.masking import runs
 from engine.nets.spectral_encoder import SpectralEncoder
+from engine.objectives.networks import OnSound
 from engine.pretext import Batch, Objective
+
+
+class HidesRuns(OnSound):
+    """A pretext that hides runs of frames."""
+
+    chance: float = Field(0.065, gt=0, le=0.5, description="Share of the frames at which a hidden run begins.")
+    span: int = Field(10, ge=1, le=100, description="Frames hidden in a row.")
+
+
+class TellsApart(HidesRuns):
+    """One that scores by cosines what was hidden, and keeps convolutions that learn along within bounds."""
+
+    temperature: float = Field(
+        0.1, gt=0, le=10, description="What cosines are divided by.", json_schema_extra={"advanced": True}
+    )
+    penalty: float = Field(
+        10.0,
+        ge=0,
+        le=1000,
+        description="Weight of the mean square of what the convolutions give.",
+        json_schema_extra={"advanced": True, "when": {"front": "waveform"}},
+    )
+    slope: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="What the gradient of the convolutions is multiplied by.",
+        json_schema_extra={"advanced": True, "when": {"front": "waveform"}},
+    )
 
 
 class Hearing(Objective):

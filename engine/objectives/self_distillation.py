@@ -10,20 +10,19 @@ from torch import Tensor
 from engine.nets.contextual import Contextual
 from engine.nets.following import Follower, memory_at, normalised
 from engine.nets.wav2vec2 import Shape
-from engine.objectives.hiding import Hiding
-from engine.objectives.networks import OnSound
+from engine.objectives.hiding import HidesRuns, Hiding
 from engine.pretext import Batch
 from engine.training.optimizers import Schedule
 from engine.training.plan import Training
 
 
-class SelfDistilled(OnSound):
+class SelfDistilled(HidesRuns):
     """A pretext whose targets come from the blocks of the network itself, some steps ago."""
 
     sinusoids: ClassVar[bool] = False  # the teacher would hear them too, and soon they would be all that is guessed
 
     steps: int = Training.again("steps", 400_000)
-    batch_seconds: float = OnSound.again("batch_seconds", 3800.0)
+    batch_seconds: float = HidesRuns.again("batch_seconds", 3800.0)
     parts: int = Training.again("parts", 40)
     rate: float = Training.again("rate", 5e-4)
     warm_up: float = Training.again("warm_up", 0.03)
@@ -31,9 +30,7 @@ class SelfDistilled(OnSound):
     fall: float = Training.again("fall", 0.07)
     beta: float = Training.again("beta", 0.98)
     epsilon: float = Training.again("epsilon", 1e-6)
-    chance: float = Field(0.065, gt=0, le=0.5, description="Share of the frames at which a hidden run begins.")
-    span: int = Field(10, ge=1, le=100, description="Frames hidden in a row.")
-    nearby: int = OnSound.again("nearby", 31)
+    nearby: int = HidesRuns.again("nearby", 31)
     top: int = Field(8, ge=1, le=48, description="Blocks of the teacher that give targets, counted from the last.")
     memory: float = Field(
         0.999, ge=0, le=1, description="Share of its weights that the teacher keeps at a step, at the beginning."

@@ -12,14 +12,13 @@ from engine.nets import contrast, learnt_codes
 from engine.nets.contextual import Contextual
 from engine.nets.learnt_codes import GumbelCodes, Quantized
 from engine.nets.wav2vec2 import Shape, Wav2Vec2
-from engine.objectives.hiding import Hiding
-from engine.objectives.networks import OnSound
+from engine.objectives.hiding import Hiding, TellsApart
 from engine.objectives.pseudo_labels import Guessing, PseudoLabels
 from engine.pretext import Batch, Before, Objective
 from engine.training.plan import Loss, Training
 
 
-class Wav2vec2(OnSound, Guessing):
+class Wav2vec2(TellsApart, Guessing):
     """Hides runs of frames from a Transformer and has it tell what was there from what is hidden elsewhere in the clip.
 
     What was there is said in the words of two learnt codebooks, which are learnt along; a second loss sees to it that all
@@ -30,18 +29,13 @@ class Wav2vec2(OnSound, Guessing):
     paper: ClassVar[str] = "Baevski et al. 2020, arXiv:2006.11477"
 
     steps: int = Training.again("steps", 400_000)
-    batch_seconds: float = OnSound.again("batch_seconds", 5600.0)
+    batch_seconds: float = TellsApart.again("batch_seconds", 5600.0)
     parts: int = Training.again("parts", 64)
     rate: float = Training.again("rate", 5e-4)
     warm_up: float = Training.again("warm_up", 0.08)
     beta: float = Training.again("beta", 0.98)
     epsilon: float = Training.again("epsilon", 1e-6)
-    chance: float = Field(0.065, gt=0, le=0.5, description="Share of the frames at which a hidden run begins.")
-    span: int = Field(10, ge=1, le=100, description="Frames hidden in a row.")
     negatives: int = Field(100, ge=1, le=1000, description="Other hidden frames of the clip that each is told from.")
-    temperature: float = Field(
-        0.1, gt=0, le=10, description="What cosines are divided by.", json_schema_extra={"advanced": True}
-    )
     codebooks: int = Field(2, ge=1, le=16, description="Codebooks, each of which gives a part of the target.")
     entries: int = Field(320, ge=2, le=4096, description="Words of each codebook.")
     target_width: int = Field(
@@ -49,20 +43,6 @@ class Wav2vec2(OnSound, Guessing):
     )
     diversity: float = Field(
         0.1, ge=0, le=10, description="Weight of the loss that has all words used.", json_schema_extra={"advanced": True}
-    )
-    penalty: float = Field(
-        10.0,
-        ge=0,
-        le=1000,
-        description="Weight of the mean square of what the convolutions give.",
-        json_schema_extra={"advanced": True, "when": {"front": "waveform"}},
-    )
-    slope: float = Field(
-        0.1,
-        gt=0,
-        le=1,
-        description="What the gradient of the convolutions is multiplied by.",
-        json_schema_extra={"advanced": True, "when": {"front": "waveform"}},
     )
     hot: float = Field(
         2.0, gt=0, le=100, description="Gumbel temperature at the beginning.", json_schema_extra={"advanced": True}
