@@ -13,6 +13,21 @@ from engine.run import Context, Result
 SHORT = {"corpus": "spoken:digits?voices=4", "batch_seconds": 6, "rate": 0.003, "checkpoint_every": 1000}
 
 
+# A Mockingjay that takes no time.
+TINY = {
+    "run": "mockingjay",
+    "corpus": "spoken:digits?voices=4",
+    "features": "mel",
+    "batch_seconds": 6,
+    "rate": 0.003,
+    "reduce": 2,
+    "blocks": 1,
+    "width": 16,
+    "heads": 2,
+    "inner": 32,
+}
+
+
 def learnt(run: str, **settings: Any) -> tuple[Job, Result]:
     """What a pretext has learnt in a few steps, as a finished job."""
     job = JobStore().submit(workbench.resolve({"run": run, **SHORT, **settings}).document)

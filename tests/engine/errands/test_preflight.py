@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import learning
 import pandas
 import pytest
 import soundfile
@@ -15,18 +16,7 @@ from engine.job import JobStore
 from engine.nets.masking import spans
 from engine.run import Context, Result
 
-TINY = {
-    "run": "mockingjay",
-    "corpus": "spoken:digits?voices=4",
-    "features": "mel",
-    "steps": 1000,
-    "batch_seconds": 6,
-    "reduce": 2,
-    "blocks": 1,
-    "width": 16,
-    "heads": 2,
-    "inner": 32,
-}
+TINY = {**learning.TINY, "steps": 1000}
 
 
 def attempt(**changes: object) -> tuple[Path, Result]:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import learning
 import pytest
 import torch
 
@@ -20,21 +21,7 @@ from engine.pretexts.mockingjay import Mockingjay
 from engine.run import Context
 from engine.settings import HOUSE
 
-TINY = {
-    "run": "mockingjay",
-    "corpus": "spoken:digits?voices=4",
-    "features": "mel",
-    "steps": 24,
-    "batch_seconds": 6,
-    "rate": 0.003,
-    "reduce": 2,
-    "blocks": 2,
-    "width": 32,
-    "heads": 2,
-    "inner": 64,
-    "checkpoint_every": 5,
-    "validate_every": 6,
-}
+TINY = {**learning.TINY, "steps": 24, "blocks": 2, "width": 32, "inner": 64, "checkpoint_every": 5, "validate_every": 6}
 
 
 def begin() -> Job:

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import learning
 import pytest
 import torch
 
@@ -21,16 +22,10 @@ from engine.training.saves import Checkpoints, changes
 from tests.engine.training.test_fit import trace, train
 
 TINY = {
-    "run": "mockingjay",
-    "corpus": "spoken:digits?voices=4",
-    "features": "mel",
+    **learning.TINY,
     "steps": 24,
-    "batch_seconds": 6,
-    "rate": 0.003,
-    "reduce": 2,
     "blocks": 2,
     "width": 32,
-    "heads": 2,
     "inner": 64,
     "checkpoint_every": 3,
     "validate_every": 6,

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import learning
 import pytest
 import torch
 
@@ -18,22 +19,7 @@ from engine.training.fit import fit
 from engine.training.plan import Plan
 from tests.engine.training.test_fit import Noisy, batch
 
-TINY = {
-    "run": "mockingjay",
-    "corpus": "spoken:digits?voices=4",
-    "features": "mel",
-    "steps": 20,
-    "batch_seconds": 6,
-    "rate": 0.003,
-    "reduce": 2,
-    "blocks": 1,
-    "width": 16,
-    "heads": 2,
-    "inner": 32,
-    "dropout": 0,
-    "checkpoint_every": 4,
-    "validate_every": 10,
-}
+TINY = {**learning.TINY, "steps": 20, "dropout": 0, "checkpoint_every": 4, "validate_every": 10}
 
 
 def begin(**changes: object) -> Job:

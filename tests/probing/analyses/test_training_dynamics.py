@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import learning
 import pytest
 
 from app import workbench
@@ -11,19 +12,7 @@ from engine.job import INLINE, Job, JobStore, State
 from engine.run import Context, Result
 from probing.analyses.training_dynamics import TrainingDynamics, reached
 
-TRAINING = {
-    "run": "mockingjay",
-    "corpus": "spoken:digits?voices=4",
-    "features": "mel",
-    "steps": 6,
-    "batch_seconds": 6,
-    "reduce": 2,
-    "blocks": 1,
-    "width": 16,
-    "heads": 2,
-    "inner": 32,
-    "snapshots": True,
-}
+TRAINING = {**learning.TINY, "steps": 6, "snapshots": True}
 
 
 def carried_out(document: dict[str, object]) -> Job:
