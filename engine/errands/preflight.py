@@ -70,9 +70,10 @@ class Preflight(RunSpec):
         weights = sum(weight.numel() for weight in begin.network.parameters()) * 4
         batches = _batches(begin, spec.steps)
         # What is prepared ahead hides behind the step; only what takes longer than a step is waited for, in the first epoch.
-        whole = spec.rounds * (spec.steps * step + min(spec.steps, batches) * max(0.0, prepare - step))
-        copies = 2 + (2 + int(math.log2(spec.steps)) if spec.snapshots else 0)  # the last, the best and those on the way
-        disk = 2 * file + copies * weights
+        rounds = [spec.round_plan(number).steps for number in range(spec.rounds)]
+        whole = sum(steps * step + min(steps, batches) * max(0.0, prepare - step) for steps in rounds)
+        copies = 2 + (sum(map(_snapshots, rounds)) if spec.snapshots else 0)  # the last, the best and those on the way
+        disk = 2 * file * len(rounds) + copies * weights
         free = _free_memory(ctx.device)
         free_disk = shutil.disk_usage(ctx.folder).free
         advice = _advice(spec, static, peak, free, prepare, step, disk, free_disk, len(begin.order(0)))
@@ -205,6 +206,11 @@ def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
+
+
+def _snapshots(steps: int) -> int:
+    """Of the steps 0, 1, 2, 4, 8 ... and the last."""
+    return len({0, steps, *(2**power for power in range(steps.bit_length()))})
 
 
 def _batches(begin: Round, most: int) -> int:

@@ -102,6 +102,33 @@ def no_overlap(page: Any, selector: str) -> None:
             assert apart, f"{one} lies on {other}"
 
 
+def test_a_training_is_tried_first_and_heard(page: Any, complaints: Any, shots: Path) -> None:
+    complaints.allowed.append(DEEP_LINK)
+    open_run(page, "recipe=mockingjay_smoke")
+    choose(page, "corpus", CORPUS)
+    page.wait_for_function("() => document.querySelector('#run-command').textContent.includes('voices=6')")
+
+    # What does not fit together is said, and nothing is tried.
+    page.get_by_role("spinbutton", name="Heads").fill("5")
+    page.locator("#run-notice").get_by_text("not a multiple of the 5 heads").wait_for(timeout=PATIENCE)
+    page.locator("#run-preflight").click()
+    assert page.get_by_role("link", name="Watch it in Jobs").count() == 0
+    page.screenshot(path=shots / "preflight-refused.png")
+    page.get_by_role("spinbutton", name="Heads").fill("4")
+    page.locator("#run-notice").get_by_text("Ready to run").wait_for(timeout=PATIENCE)
+
+    page.locator("#run-preflight").click()
+    link = page.get_by_role("link", name="Watch it in Jobs")
+    link.wait_for(timeout=PATIENCE)
+    id = link.get_attribute("href").partition("job=")[2]
+    link.click()
+    page.locator(f'tr[data-id="{id}"] .au-is-finished').first.wait_for(timeout=2 * PATIENCE)
+    page.locator("#job-board").click()
+    page.locator("audio").nth(3).wait_for(timeout=PATIENCE)  # the first four clips, as the network is given them
+    page.locator(".stPlotlyChart .main-svg").first.wait_for(timeout=PATIENCE)
+    page.screenshot(path=shots / "preflight.png")
+
+
 SLOW = '''
 import time
 
