@@ -75,6 +75,7 @@ def facts(entry: Entry) -> list[tuple[str, str, str]]:
     hop = f"one every {card.hop_seconds * 1000:g} ms ({card.hop:,} samples at {card.sample_rate:,} Hz)"
     told = [
         ("Trained on", card.data or gap, ""),
+        ("Probes find", card.measured, ""),
         ("Paper", card.paper or gap, f"https://arxiv.org/abs/{paper[1]}" if paper else ""),
         ("Licence", card.license or gap, ""),
         ("Weights", f"{card.parameters:,}" if card.parameters else gap, ""),

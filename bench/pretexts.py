@@ -10,6 +10,7 @@ over draws, of the best layer of each, do not touch.
 import argparse
 import resource
 import time
+from dataclasses import dataclass
 
 from app import workbench
 from bench.machine import describe
@@ -31,11 +32,25 @@ def run(document: dict[str, object]) -> tuple[str, Result, float]:
     return job.id, result, time.perf_counter() - begin
 
 
-def best(result: Result, upstream: str) -> tuple[float, float, float, int]:
-    """Accuracy of the best layer with its interval, and which layer that is."""
+@dataclass(frozen=True)
+class Best:
+    """Accuracy of the layer that knows most, with its interval over draws."""
+
+    value: float
+    low: float
+    high: float
+    layer: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, layer {self.layer})"
+
+
+def best(result: Result, upstream: str) -> Best:
+    """What the best layer of an upstream reaches."""
     lines = [line for line in result.table if line["upstream"] == upstream and line["measure"] == "accuracy"]
     line = max(lines, key=lambda line: float(line["value"] or 0))
-    return tuple(float(line[name] or 0) for name in ("value", "value_low", "value_high")) + (int(line["layer"] or 0),)  # type: ignore[return-value]
+    value, low, high = (round(float(line.get(name, line["value"]) or 0), 4) for name in ("value", "value_low", "value_high"))
+    return Best(value, low, high, int(line["layer"] or 0))
 
 
 def main() -> None:
@@ -53,15 +68,15 @@ def main() -> None:
         probe = {"run": "linear_probe", "upstreams": [f"job:{id}"], "baselines": ["fbank"], "control": False}
         _, probed, probing = run({**probe, "repeats": asked.draws, **PROBES[asked.label]})
         ours, twin, floor = (best(probed, upstream) for upstream in (f"job:{id}", f"random:job:{id}", "fbank"))
-        shown = [f"{value:.3f} ({low:.3f} to {high:.3f}, layer {layer})" for value, low, high, layer in (ours, twin)]
         facts = trained.facts
         cells = [
             name,
             f"{facts['first_loss']:.3f} to {facts['last_loss']:.3f}",
             f"{facts['last_valid_loss']:.3f}",
-            *shown,
-            f"{floor[0]:.3f}",
-            "yes" if ours[1] > twin[2] else "NO",
+            str(ours),
+            str(twin),
+            f"{floor.value:.3f}",
+            "yes" if ours.low > twin.high else "NO",
             f"{seconds:.0f}",
             f"{probing:.0f}",
         ]

@@ -57,6 +57,7 @@ class Card:
     paper: str = ""  # "Hsu et al. 2021, arXiv:2106.07447"
     data: str = ""  # what it was trained on: "LibriSpeech, 960 h"
     languages: tuple[str, ...] = ()  # ISO 639-1 where there is one; ("many",) beyond ten
+    measured: str = ""  # what probes found in its layers, in words
     parameters: int = 0  # of the part that makes the states; 0 = not known
     # That are fetched, or lie on disk: exact of a file that is here, else to within a few percent; 0 = nothing or not known.
     bytes: int = 0

@@ -13,6 +13,8 @@ from engine.pretext import Pretext
 
 CONVOLUTIONS = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))  # kernel and stride, of wav2vec 2.0
 
+NEARBY = "Frames around each that a convolution adds to it before the first block, as wav2vec 2.0 has it; 0 = none."
+
 
 class Blocks(Pretext):
     """A pretext whose network has Transformer blocks."""
@@ -45,13 +47,22 @@ class OnFeatures(Blocks):
         json_schema_extra={"choices": "upstreams", "advanced": True},
     )
     reduce: int = Field(1, ge=1, le=10, description="Frames that are stacked into one, which makes the network quicker.")
+    nearby: int = Field(0, ge=0, le=255, description=NEARBY, json_schema_extra={"advanced": True})
 
     def needs(self) -> list[str]:
         return super().needs() + upstream.missing(self.features)
 
     def network(self) -> SpectralEncoder:
         shape = SpectralShape(
-            self.features, self.reduce, self.width, self.blocks, self.heads, self.inner, self.dropout, self.shared
+            self.features,
+            self.reduce,
+            self.width,
+            self.blocks,
+            self.heads,
+            self.inner,
+            self.dropout,
+            self.shared,
+            nearby=self.nearby,
         )
         return SpectralEncoder(self.card(shape.dims, shape.hop, shape.shortest, attention=True), shape)
 
@@ -80,7 +91,7 @@ class OnSound(Blocks):
         0,
         ge=0,
         le=255,
-        description="Frames around each that a convolution adds to it before the first block, as on the waveform; 0 = none.",
+        description=NEARBY,
         json_schema_extra={"advanced": True, "when": {"front": "features"}},
     )
     layer_drop: float = Field(
