@@ -40,6 +40,7 @@ class OnFeatures(Blocks):
     """A pretext whose network takes the features of another upstream, filterbanks for example."""
 
     shared: ClassVar[bool] = False  # all blocks are one and the same
+    norm_first: ClassVar[bool] = False  # blocks normalise what they are given, not what they give
 
     features: str = Field(
         "fbank",
@@ -62,6 +63,7 @@ class OnFeatures(Blocks):
             self.inner,
             self.dropout,
             self.shared,
+            self.norm_first,
             nearby=self.nearby,
         )
         return SpectralEncoder(self.card(shape.dims, shape.hop, shape.shortest, attention=True), shape)

@@ -26,6 +26,7 @@ class Audio2vec(OnFeatures):
     paper: ClassVar[str] = "Tagliasacchi et al. 2019, arXiv:1905.11796"
 
     optimizer: Optimizer = Training.again("optimizer", "Adam")
+    decay: float = Training.again("decay", 0.0)
     schedule: Schedule = Training.again("schedule", "steady")
     rate: float = Training.again("rate", 1e-3)
     features: str = OnFeatures.again("features", "mel")

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from engine.nets.masking import runs
 from engine.nets.spectra import normalise
-from engine.nets.spectral_encoder import Shape, SpectralEncoder
+from engine.nets.spectral_encoder import SpectralEncoder
 from engine.objectives.clustered import guesses_cost, one_guess_for_all
 from engine.objectives.networks import OnFeatures
 from engine.pretext import Batch, Before, Objective
@@ -25,6 +25,7 @@ class BestRq(OnFeatures):
     """
 
     paper: ClassVar[str] = "Chiu et al. 2022, arXiv:2202.01855"
+    norm_first: ClassVar[bool] = True
 
     steps: int = Training.again("steps", 500_000)
     rate: float = Training.again("rate", 4e-3)
@@ -50,12 +51,6 @@ class BestRq(OnFeatures):
     noise: float = Field(0.1, ge=0, le=10, description="Deviation of the noise that stands in their place.")
     entries: int = Field(8192, ge=2, le=65_536, description="Words of the codebook.")
     entry_width: int = Field(16, ge=1, le=1024, description="Size of a word.", json_schema_extra={"advanced": True})
-
-    def network(self) -> SpectralEncoder:
-        shape = Shape(
-            self.features, self.reduce, self.width, self.blocks, self.heads, self.inner, self.dropout, norm_first=True
-        )
-        return SpectralEncoder(self.card(shape.dims, shape.hop, shape.shortest, attention=True), shape)
 
     def objective(self, network: SpectralEncoder, before: Before) -> Objective:  # type: ignore[override]
         return GuessingCodes(self, network)

@@ -25,6 +25,7 @@ class DecoarPretext(Pretext):
     paper: ClassVar[str] = "Ling et al. 2020, arXiv:1912.01679"
 
     optimizer: Optimizer = Training.again("optimizer", "Adam")
+    decay: float = Training.again("decay", 0.0)
     layers: int = Field(4, ge=1, le=16, description="LSTM layers in each direction.")
     width: int = Field(1024, ge=8, le=4096, description="Cells of a layer in each direction.")
     span: int = Field(18, ge=1, le=200, description="Frames from the first to the last of a slice.")

@@ -29,6 +29,7 @@ class PhasePrediction(Blocks):
     paper: ClassVar[str] = "Quitry et al. 2019, arXiv:1910.11910"
 
     optimizer: Optimizer = Training.again("optimizer", "Adam")
+    decay: float = Training.again("decay", 0.0)
     width: int = Blocks.again("width", 256)
     heads: int = Blocks.again("heads", 4)
     inner: int = Blocks.again("inner", 1024)

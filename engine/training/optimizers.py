@@ -27,13 +27,17 @@ def rate_at(step: int, steps: int, highest: float, warm_up: float, schedule: Sch
 def make(
     module: nn.Module, kind: Optimizer, rate: float, decay: float, betas: tuple[float, float], epsilon: float
 ) -> torch.optim.Optimizer:
-    """An optimizer of every weight that learns; the decay is for matrices, not for biases and norms."""
+    """An optimizer of every weight that learns; the decay is for matrices, not for biases and norms.
+
+    It is apart from the gradients (Loshchilov and Hutter 2019) also in Adam, whose own would be added to them and drown
+    small ones. So Adam and AdamW are one; papers name either.
+    """
     learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in learnt if parameter.dim() > 1], "weight_decay": decay},
         {"params": [parameter for parameter in learnt if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
-    chosen: type[Any] = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam, "Lamb": Lamb}[kind]
+    chosen: type[Any] = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.AdamW, "Lamb": Lamb}[kind]
     made: torch.optim.Optimizer = chosen(groups, lr=rate, betas=betas, eps=epsilon)
     return made
 

@@ -37,7 +37,7 @@ def moved(kind: Optimizer, gradients: list[list[float]], decay: float) -> list[l
     return [layer.weight.flatten().tolist(), layer.bias.tolist()]
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "Lamb"])
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "Lamb"])
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_three_steps_follow_the_formula(kind: Optimizer, decay: float) -> None:
     gradients = [[3.0, 1.0], [-1.0, 4.0], [0.5, -8.0]]
