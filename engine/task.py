@@ -33,7 +33,7 @@ class Task(Training):
     mean_is_enough: ClassVar[bool] = False  # the head needs no more of a clip than the mean of its frames
 
     upstream: str = Field(
-        "mockingjay-small", description="The speech model underneath.", json_schema_extra={"choices": "upstreams"}
+        "hubert-small", description="The speech model underneath.", json_schema_extra={"choices": "upstreams"}
     )
     corpus: str = Field("spoken:commands", description="The labelled recordings.", json_schema_extra={"choices": "corpora"})
     label: str = Field("command", description="The label to learn.", json_schema_extra={"choices": "labels"})

@@ -24,7 +24,7 @@ class Analysis(RunSpec):
     takes_numbers: ClassVar[bool] = False  # that label may be a number too, such as those of the sound
 
     upstreams: tuple[str, ...] = Field(
-        ("mockingjay-small",),
+        ("hubert-small",),
         min_length=1,
         description="The speech models that are examined; several are drawn over each other.",
         json_schema_extra={"choices": "upstreams"},

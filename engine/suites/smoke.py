@@ -13,7 +13,7 @@ class Smoke(Suite):
     """Probes the phones of each upstream and trains a keyword spotter on it, each as a job of its own."""
 
     upstreams: tuple[str, ...] = Field(
-        ("fbank", "mockingjay-small"),
+        ("fbank", "hubert-small"),
         min_length=1,
         description="The speech models that are compared.",
         json_schema_extra={"choices": "upstreams"},

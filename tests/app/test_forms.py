@@ -103,7 +103,7 @@ def test_upstreams_are_offered() -> None:
     assert found["fbank"] == "fbank"
     away = "hf:facebook/hubert-base-ls960"
     assert found[away] == f"{away} · 377 MB to fetch"
-    assert list(found).index("mockingjay-small") < list(found).index(away)  # what is here comes first
+    assert list(found).index("hubert-small") < list(found).index(away)  # what is here comes first
     assert found["author:decoar"] == "author:decoar · to fetch"
     assert forms.choices(field("mode"), {}) == {"all": "all", "one": "one", "yes": "yes"}
 
@@ -178,8 +178,8 @@ def test_one_word_is_a_list_of_it() -> None:
     spec = workbench.resolve(document)
     assert (spec.document["upstreams"], spec.document["layers"], spec.document["label"]) == (["fbank"], [6], "phone")
     assert writing.command(spec.document) == "python launch.py run linear_probe upstreams=fbank 'layers=[6]'"
-    two = workbench.resolve({**document, "upstreams": ["fbank", "random:mockingjay-small"], "layers": []}).document
-    assert writing.command(two) == "python launch.py run linear_probe 'upstreams=[fbank, random:mockingjay-small]'"
+    two = workbench.resolve({**document, "upstreams": ["fbank", "random:hubert-small"], "layers": []}).document
+    assert writing.command(two) == "python launch.py run linear_probe 'upstreams=[fbank, random:hubert-small]'"
 
 
 VALUES: list[dict[str, Any]] = [
@@ -206,7 +206,7 @@ VALUES: list[dict[str, Any]] = [
     {"words": '["-"]'},
     {"layers": "6"},
     {"others": ["fbank"]},
-    {"others": ["hf:facebook/hubert-base-ls960", "random:mockingjay-small"]},
+    {"others": ["hf:facebook/hubert-base-ls960", "random:hubert-small"]},
     {"several": ["b", "a"]},
     {"several": []},
     {"others": ["hf:some/model", "mfcc"]},

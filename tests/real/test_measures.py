@@ -23,7 +23,7 @@ def best(result: Result, upstream: str, measure: str) -> float:
     )
 
 
-TRAINED, TWIN = "mockingjay-small", "random:mockingjay-small"
+TRAINED, TWIN = "hubert-small", "random:hubert-small"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ ORDER = 10
 
 CLIPS = HOUSE / "assets" / "clips"
 SECONDS = 20.0  # of a sound that are shown; longer ones are cut and the page says so
-FAVOURITE = "mockingjay-small"  # what listens first, where it is there
+FAVOURITE = "hubert-small"  # what listens first, where it is there
 # Measure -> its name, and what it means in one sentence.
 MEASURES = {
     "change": (

@@ -18,7 +18,7 @@ from engine.run import Context
 
 TINY: dict[str, Any] = {
     "corpus": "spoken:digits?voices=4",
-    "teacher": "mockingjay-small",
+    "teacher": "hubert-small",
     "front": "features",
     "steps": 24,
     "batch_seconds": 6,
@@ -49,7 +49,7 @@ def objective(settings: dict[str, Any], layers: tuple[int, ...] = (2, 4)) -> Dis
 @pytest.mark.parametrize("settings", [TINY, SOUND], ids=["features", "waveform"])
 def test_the_loss_by_hand(settings: dict[str, Any]) -> None:
     made = objective(settings).eval()
-    teacher, network = upstream.load("mockingjay-small"), made.network
+    teacher, network = upstream.load("hubert-small"), made.network
     errors, angles, count = 0.0, 0.0, 0
     for wave in waves():
         state = network.encode([wave]).clip(0)[-1]
@@ -77,8 +77,8 @@ def test_it_learns_and_the_teacher_is_neither_changed_nor_kept(workspace: Path) 
     result.save(job.result_file)
     assert result.facts["last_valid_loss"] < 0.85 * result.facts["first_loss"]
     assert result.facts["teacher"] == {
-        "name": "mockingjay-small",
-        "revision": upstream.find("mockingjay-small").revision,
+        "name": "hubert-small",
+        "revision": upstream.find("hubert-small").revision,
         "layers": [1, 3, 4],
     }
     cosines = [float(line["cosine"] or 0) for line in result.table if line["split"] == "valid"]
@@ -123,17 +123,17 @@ def test_layers_are_a_third_two_thirds_and_all_the_way_up() -> None:
 def test_a_teacher_that_does_not_fit_is_said() -> None:
     assert Distilhubert(**TINY).needs() == []
     assert Distilhubert(**{**TINY, "reduce": 1}).needs() == [
-        "mockingjay-small gives a frame each 20 ms, but the network to be trained each 10 ms. "
+        "hubert-small gives a frame each 20 ms, but the network to be trained each 10 ms. "
         "Choose another front, number of stacked frames or teacher."
     ]
     assert Distilhubert(**{**TINY, "layers": (2, 5, 9)}).needs() == [
-        "mockingjay-small has no layer 5, 9: its layers are 0 to 4."
+        "hubert-small has no layer 5, 9: its layers are 0 to 4."
     ]
     assert "no-such-teacher" in Distilhubert(**{**TINY, "teacher": "no-such-teacher"}).needs()[0]
 
 
 def test_a_clip_that_is_too_short_for_the_teacher_is_heard_with_silence_behind_it() -> None:
-    made = objective({**SOUND, "teacher": "random:mockingjay-small"})
+    made = objective({**SOUND, "teacher": "random:hubert-small"})
     assert made._teacher[0].card.shortest < 400 + 1
     made._teacher[0].card = replace(made._teacher[0].card, shortest=2_000)
     prepared = made.prepare(waves()[0][:500])

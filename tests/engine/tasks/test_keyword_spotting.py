@@ -59,15 +59,15 @@ def test_what_cannot_be_heard_is_not_learnt(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_leaves_the_upstream_that_others_use_alone(tmp_path: Path) -> None:
-    before = {name: tensor.clone() for name, tensor in upstream.load("mockingjay-small").state_dict().items()}
-    run(tmp_path / "run", upstream="mockingjay-small", mode="fine-tune", steps=2, corpus="tones:10")
-    after = upstream.load("mockingjay-small").state_dict()
+    before = {name: tensor.clone() for name, tensor in upstream.load("hubert-small").state_dict().items()}
+    run(tmp_path / "run", upstream="hubert-small", mode="fine-tune", steps=2, corpus="tones:10")
+    after = upstream.load("hubert-small").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_fine_tuning_trains_the_upstream(tmp_path: Path) -> None:
-    made = spec(upstream="mockingjay-small", mode="fine-tune")
-    learner = Learner(made, upstream.find("mockingjay-small"), 2)
+    made = spec(upstream="hubert-small", mode="fine-tune")
+    learner = Learner(made, upstream.find("hubert-small"), 2)
     waves = [torch.randn(8000, generator=torch.Generator().manual_seed(0))] * 2
     learner(Batch(waves, torch.tensor([0, 1]))).total.backward()
     assert learner.upstream is not None
@@ -102,7 +102,7 @@ def test_frozen_states_are_the_same_bits_in_any_order() -> None:
     from engine import corpus
 
     known = list(corpus.find("tones:10").utterances())
-    model = upstream.load("mockingjay-small")
+    model = upstream.load("hubert-small")
     one, two = FrozenStates(model, known, [0, 2]), FrozenStates(model, known, [0, 2])
     forward = [one[index] for index in range(10)]
     backward = [two[index] for index in reversed(range(10))][::-1]

@@ -121,7 +121,7 @@ def test_mutual_information_finds_the_layer_that_knows(workspace: Path) -> None:
 
 
 def test_an_attack_reaches_further_than_noise_of_its_strength(workspace: Path) -> None:
-    result = run(workspace, "lnsr", upstreams="mockingjay-small", label="pitch", corpus="tones:40", clips=6, snr=20.0)
+    result = run(workspace, "lnsr", upstreams="hubert-small", label="pitch", corpus="tones:40", clips=6, snr=20.0)
     values = {(line["curve"], line["layer"]): float(line["value"] or 0) for line in result.table}
     last = result.facts["attacked_layer"]
     assert values["attack", last] > values["random noise", last] > 0
@@ -130,7 +130,7 @@ def test_an_attack_reaches_further_than_noise_of_its_strength(workspace: Path) -
 
 
 def test_the_attack_goes_where_the_probe_errs_more() -> None:
-    model = upstream.load("mockingjay-small")
+    model = upstream.load("hubert-small")
     generator = torch.Generator().manual_seed(0)
     wave = 0.1 * torch.randn(8000, generator=generator)
     width = 2 * model.card.dims[-1]
