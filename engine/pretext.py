@@ -252,6 +252,7 @@ def card_of(spec: Pretext, network: Upstream, revision: str, step: int) -> dict[
     """What a card tells of a trained upstream, as plain JSON."""
     card = network.card
     return {
+        "family": spec.title(),
         "spec": spec.document,
         "layers": card.layers,
         "dims": list(card.dims),

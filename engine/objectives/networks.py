@@ -19,6 +19,11 @@ NEARBY = "Frames around each that a convolution adds to it before the first bloc
 class Blocks(Pretext):
     """A pretext whose network has Transformer blocks."""
 
+    # Where the network hears features:
+    shared: ClassVar[bool] = False  # all blocks are one and the same
+    norm_first: ClassVar[bool] = False  # blocks normalise what they are given, not what they give
+    sinusoids: ClassVar[bool] = True  # they tell positions
+
     blocks: int = Field(3, ge=1, le=48, description="Transformer blocks.")
     width: int = Field(768, ge=8, le=4096, description="Size of a layer.")
     heads: int = Field(12, ge=1, le=64, description="Attention heads; the width is a multiple of them.")
@@ -39,9 +44,6 @@ class Blocks(Pretext):
 class OnFeatures(Blocks):
     """A pretext whose network takes the features of another upstream, filterbanks for example."""
 
-    shared: ClassVar[bool] = False  # all blocks are one and the same
-    norm_first: ClassVar[bool] = False  # blocks normalise what they are given, not what they give
-
     features: str = Field(
         "fbank",
         description="What the network is given: the last layer of this upstream.",
@@ -54,25 +56,11 @@ class OnFeatures(Blocks):
         return super().needs() + upstream.missing(self.features)
 
     def network(self) -> SpectralEncoder:
-        shape = SpectralShape(
-            self.features,
-            self.reduce,
-            self.width,
-            self.blocks,
-            self.heads,
-            self.inner,
-            self.dropout,
-            self.shared,
-            self.norm_first,
-            nearby=self.nearby,
-        )
-        return SpectralEncoder(self.card(shape.dims, shape.hop, shape.shortest, attention=True), shape)
+        return _over_features(self)
 
 
 class OnSound(Blocks):
     """A pretext whose network takes the waveform, through the convolutions of wav2vec 2.0, or else features."""
-
-    sinusoids: ClassVar[bool] = True  # on features they tell positions
 
     blocks: int = Blocks.again("blocks", 12)
     front: Literal["waveform", "features"] = Field(
@@ -109,18 +97,7 @@ class OnSound(Blocks):
 
     def network(self) -> Contextual:
         if self.front == "features":
-            spectral = SpectralShape(
-                self.features,
-                self.reduce,
-                self.width,
-                self.blocks,
-                self.heads,
-                self.inner,
-                self.dropout,
-                nearby=self.nearby,
-                sinusoids=self.sinusoids,
-            )
-            return SpectralEncoder(self.card(spectral.dims, spectral.hop, spectral.shortest, attention=True), spectral)
+            return _over_features(self)
         shape = self.shape()
         dims = (shape.dim,) * (shape.layers + 1)
         return Wav2Vec2(self.card(dims, shape.hop, shape.shortest, attention=True, taps=shape.taps), shape)
@@ -136,3 +113,20 @@ class OnSound(Blocks):
             dropout=self.dropout,
             layer_drop=self.layer_drop,
         )
+
+
+def _over_features(form: OnFeatures | OnSound) -> SpectralEncoder:
+    shape = SpectralShape(
+        form.features,
+        form.reduce,
+        form.width,
+        form.blocks,
+        form.heads,
+        form.inner,
+        form.dropout,
+        form.shared,
+        form.norm_first,
+        form.sinusoids,
+        form.nearby,
+    )
+    return SpectralEncoder(form.card(shape.dims, shape.hop, shape.shortest, attention=True), shape)

@@ -15,3 +15,7 @@ class APC(Recurrent):
     """
 
     paper: ClassVar[str] = "Chung et al. 2019, arXiv:1904.03240"
+
+    @classmethod
+    def title(cls) -> str:
+        return "APC"

@@ -49,6 +49,10 @@ class Audio2vec(OnFeatures):
         assert isinstance(network, SpectralEncoder)
         return Neighbours(network, self.way == "skip-gram", self.span, self.neighbours)
 
+    @classmethod
+    def title(cls) -> str:
+        return "Audio2Vec"
+
 
 class Neighbours(Objective):
     """Mean squared error of slices that are guessed from the vectors of others."""

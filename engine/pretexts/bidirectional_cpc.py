@@ -32,3 +32,7 @@ class BidirectionalCpc(Convolutional):
         assert isinstance(network, BothWays)
         guesses = [Guesses("linear", network.width, network.channels, self.ahead) for _ in range(network.directions)]
         return Foresight(network, guesses, self)
+
+    @classmethod
+    def title(cls) -> str:
+        return "Bidirectional CPC"

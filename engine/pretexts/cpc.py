@@ -27,3 +27,7 @@ class Cpc(Recurrent):
     batch_seconds: float = Pretext.again("batch_seconds", 960.0)  # 64 stretches of 1.28 s, of clips of 15 s
     source: Source = Foreseeing.again("source", "batch")
     window: float = Foreseeing.again("window", 1.28)
+
+    @classmethod
+    def title(cls) -> str:
+        return "CPC"

@@ -36,6 +36,10 @@ class Data2vec(SelfDistilled):
     def objective(self, network: Contextual, before: Before) -> Objective:  # type: ignore[override]
         return Guessing(self, network)
 
+    @classmethod
+    def title(cls) -> str:
+        return "data2vec"
+
 
 class Guessing(SelfDistillation):
     """The error of the guessed vectors: of each hidden frame, summed over channels, over the root of their number."""

@@ -48,6 +48,10 @@ class Dinosr(SelfDistilled):
     def objective(self, network: Contextual, before: Before) -> Objective:  # type: ignore[override]
         return Naming(self, network)
 
+    @classmethod
+    def title(cls) -> str:
+        return "DinoSR"
+
 
 class Naming(SelfDistillation):
     """Cross-entropy of the guessed entries, on average of the teacher's blocks."""

@@ -96,6 +96,10 @@ class Distilhubert(OnSound):
         card = upstream.find(self.features)
         return round(card.hop_seconds * SAMPLE_RATE) * self.reduce
 
+    @classmethod
+    def title(cls) -> str:
+        return "DistilHuBERT"
+
 
 class Distillation(Hearing):
     """Mean absolute error of the guessed layers, and the surprise at the angle between guess and layer."""

@@ -31,3 +31,7 @@ class ModifiedCpc(Recurrent):
     channels: int = Recurrent.again("channels", 256)
     cell: Cell = Recurrent.again("cell", "LSTM")
     predictor: Predictor = Recurrent.again("predictor", "transformer")
+
+    @classmethod
+    def title(cls) -> str:
+        return "Modified CPC"

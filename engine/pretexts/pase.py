@@ -74,6 +74,10 @@ class Pase(Guessing):
             labels = PseudoLabels(shares, self.width, pase.HOP, before.sound, self.seed, hidden=self.hidden, power=2)
         return Tasks(network, self, labels, before)
 
+    @classmethod
+    def title(cls) -> str:
+        return "PASE+"
+
 
 class Tasks(Objective):
     """The sum of all errors, each a mean over the values of a frame and over frames."""

@@ -96,6 +96,10 @@ class VqWav2vec(Convolutional):
             _spread(network.quantizer, network, before.sound, self.seed)
         return InWords(network, self)
 
+    @classmethod
+    def title(cls) -> str:
+        return "vq-wav2vec"
+
 
 @torch.no_grad()
 def _spread(quantizer: KMeans, network: Wav2Vec, sound: Sound, seed: int) -> None:

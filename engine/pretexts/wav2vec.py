@@ -46,3 +46,7 @@ class Wav2vec(Convolutional):
         assert isinstance(network, Wav2Vec)
         guesses = Guesses("linear", network.width, network.channels, self.ahead, bias=True)
         return Foresight(network, [guesses], self, balance=1.0 if self.balanced else float(self.others))
+
+    @classmethod
+    def title(cls) -> str:
+        return "wav2vec"

@@ -69,6 +69,10 @@ class Wav2vec2(TellsApart, Guessing):
             labels = PseudoLabels(self.shares(), network.width, network.card.hop, before.sound, self.seed)
         return Telling(self, network, labels)
 
+    @classmethod
+    def title(cls) -> str:
+        return "wav2vec 2.0"
+
 
 class Telling(Hiding):
     """The contrastive loss of wav2vec 2.0 on hidden frames, and what keeps its targets of use."""

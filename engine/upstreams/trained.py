@@ -53,7 +53,7 @@ def _card(name: str, folder: Path, source: str) -> Card:
     held = folder / "model.safetensors"
     return Card(
         name=name,
-        family="Trained here",
+        family=values.get("family", "Trained here"),  # cards that were written before it was known say where
         layers=values["layers"],
         dims=tuple(values["dims"]),
         hop=values["hop"],

@@ -120,7 +120,7 @@ def _show(kept: Any, run: str, values: dict[str, Any] | None = None, said: str =
 def _menu(chosen: str) -> dict[str, Any]:
     families: list[dict[str, Any]] = []
     for family, title in FAMILIES.items():
-        kinds = sorted(workbench.FAMILIES[family].classes().items(), key=lambda item: item[1].title())
+        kinds = sorted(workbench.FAMILIES[family].classes().items(), key=lambda item: item[1].title().casefold())
         runs = [{"name": name, "title": kind.title(), "about": _about(kind)[0]} for name, kind in kinds]
         if runs:
             families.append({"title": title, "runs": runs})

@@ -104,7 +104,7 @@ def test_it_learns_and_a_kill_in_the_second_round_changes_nothing(workspace: Pat
     assert all(0.2 < each["pnmi"] < 1 and 0.3 < each["phone_purity"] <= 1 for each in facts["clusters"])
     assert facts["last_loss"] < 0.95 * facts["first_loss"]
     first, second = upstream.find(f"job:{whole.id}"), upstream.find(f"job:{killed.id}")
-    assert first.revision == second.revision and first.family == "Trained here" and first.hop == 320
+    assert first.revision == second.revision and first.family == "HuBERT" and first.hop == 320
 
 
 @torch.no_grad()
