@@ -8,8 +8,9 @@ import pytest
 from app import workbench
 from engine import worker
 from engine.errors import Refused
-from engine.job import INLINE, Job, JobStore, State
+from engine.job import INLINE, Job, JobStore, State, Status
 from engine.run import Context, Result
+from probing.analyses import training_dynamics
 from probing.analyses.training_dynamics import TrainingDynamics, reached
 
 TRAINING = {**learning.TINY, "steps": 6, "snapshots": True}
@@ -43,12 +44,52 @@ def test_every_snapshot_is_measured_and_what_is_there_is_shown_on_the_way(
     assert alone == [line["value"] for line in accuracy if line["step"] == 6]
 
 
+def test_it_goes_on_for_as_long_as_the_training_does(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training writes its last snapshot and ends between two looks at it."""
+    training = JobStore().submit(workbench.resolve(TRAINING).document, executor=INLINE)
+    made, asked, measured = [0], [], []
+
+    def status(job: Job) -> Status:
+        asked.append(job.id)
+        if len(asked) < 3:
+            return Status(State.RUNNING)
+        made[:] = [0, 4096]
+        return Status(State.FINISHED)
+
+    def children(ctx: Context, documents: list[dict[str, object]]) -> list[Result]:
+        measured.extend(documents)
+        return [Result([{"layer": 0, "measure": "accuracy", "value": 0.5}])]
+
+    monkeypatch.setattr(Job, "status", status)
+    monkeypatch.setattr(Context, "children", children)
+    monkeypatch.setattr(training_dynamics, "_steps", lambda job: list(made))
+    monkeypatch.setattr(training_dynamics.time, "sleep", lambda seconds: None)
+    (workspace / "job").mkdir()
+    spec = TrainingDynamics(training=training.id, corpus="spoken:digits?voices=4", seed=3)
+    result = spec.run(Context(workspace / "job", device="cpu"))
+    assert result.facts["training"]["steps"] == [0, 4096] and len(asked) == 4
+    assert [line["snapshot"] for line in result.table] == ["0", "4,096"]
+    assert [one["upstreams"] for one in measured] == [[f"job:{training.id}@{step}"] for step in (0, 4096)]
+    assert {one["seed"] for one in measured} == {3}
+
+
 def test_a_layer_has_reached_what_it_gains_at_the_first_step_with_most_of_it() -> None:
     def lines(layer: int, **values: float) -> list[dict[str, object]]:
         return [{"step": int(k[1:]), "layer": layer, "measure": "accuracy", "value": v} for k, v in values.items()]
 
     table = lines(0, s0=0.5, s1=0.5, s2=0.5) + lines(1, s0=0.1, s1=0.99, s4=1.0) + lines(2, s0=0.0, s1=0.89, s4=0.95, s8=1.0)
-    assert reached(table) == {"accuracy": {"1": 1, "2": 4}}  # type: ignore[arg-type]
+    table += lines(3, s0=0.5, s1=0.9, s2=0.94, s4=1.0)
+    assert reached(table) == {"accuracy": {"1": 1, "2": 4, "3": 4}}  # type: ignore[arg-type]
+
+
+def test_a_training_that_left_nothing_is_said_and_half_a_snapshot_is_none(workspace: Path) -> None:
+    training = JobStore().submit(workbench.resolve(TRAINING).document, executor=INLINE)
+    half = training.folder / "artifacts" / "steps" / "000000000"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"")  # its card comes last
+    training.cancel()
+    with pytest.raises(Refused, match=f"Job {training.id} ended without a snapshot: "):
+        TrainingDynamics(training=training.id).run(Context(workspace, device="cpu"))
 
 
 def test_what_cannot_be_followed_is_said(workspace: Path) -> None:
