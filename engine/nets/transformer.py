@@ -152,7 +152,7 @@ class Transformer(nn.Module):
             valid = torch.arange(frames, device=x.device) < lengths.to(x.device)[:, None]
         if self.sinusoids:
             x = x + positions(frames, x.shape[2], x.device, self.angles)
-        x = self.dropout(self.norm(x))
+        x = self.dropout(self.norm(x.float()))  # states are exact also where no positions make them so
         states, weights = [x], []
         for number in range(self.depth):
             x, seen = through(self.blocks[number % len(self.blocks)], x, valid, maps, recompute=self.recompute)
@@ -169,7 +169,7 @@ class Transformer(nn.Module):
         if self.sinusoids:
             places = positions(max(lengths), x.shape[1], x.device, self.angles)
             x = x + torch.cat([places[:length] for length in lengths])
-        x = self.dropout(self.norm(x))
+        x = self.dropout(self.norm(x.float()))  # states are exact also where no positions make them so
         states = [x]
         for number in range(self.depth):
             block = cast(Block, self.blocks[number % len(self.blocks)])
