@@ -88,7 +88,11 @@ class Training(RunSpec):
 
     steps: int = Field(100_000, ge=1, le=10_000_000, description="Batches to learn from.")
     rate: float = Field(1e-4, gt=0, le=1, description="Highest learning rate.")
-    optimizer: Optimizer = Field("AdamW", description="What moves the weights.", json_schema_extra={"advanced": True})
+    optimizer: Optimizer = Field(
+        "AdamW",
+        description="What moves the weights. In Adam too the decay is apart from the gradients, as in AdamW.",
+        json_schema_extra={"advanced": True},
+    )
     schedule: Schedule = Field(
         "line",
         description="What the rate does when it has risen: fall to zero in a line, as a cosine or only at the end; or stay.",

@@ -1,5 +1,6 @@
 """The upstreams that come with Auscult: small, whole, and better on phones than their twins and filterbanks."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ def test_its_recipe_is_ours_its_curve_falls_and_its_layers_are_finite(folder: Pa
     ours = {recipe.file.stem: recipe.document for recipe in workbench.recipes()}[folder.name.replace("-", "_")]
     assert spec == yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
     assert workbench.resolve(dict(ours)).document == workbench.resolve(dict(spec)).document
+
+    # What was measured is what lies here.
+    assert card(folder)["revision"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
 
     curve = pandas.read_csv(folder / "curve.csv")
     valid = curve[curve["split"] == "valid"]["loss"]
