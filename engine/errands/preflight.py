@@ -274,7 +274,7 @@ def _advice(
     if peak > ROOM * free:
         needed = (peak - static) / max(1.0, ROOM * free - static)
         parts = spec.parts * 2 ** math.ceil(math.log2(max(2.0, needed)))
-        if static < ROOM * free and parts <= clips:
+        if parts <= clips:
             change = f"With parts={parts} it would fit and learn the same: each batch is computed in {parts} parts."
         else:
             change = "Even one clip at a time would not fit: choose a smaller network, or shorter clips."
