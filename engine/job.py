@@ -59,6 +59,7 @@ class Status:
     slots: int = 1
     executor: str = "process"
     parent: str = ""
+    watched: str = ""  # the job that it watches: while that one runs, it waits for no slot
     own_code: bool = False  # submitted from a command line, so what `python:` names may be imported for it
     stage: str = ""
     done: float = 0.0
@@ -78,6 +79,7 @@ class Status:
                 self.submitted = event.time
                 self.priority, self.slots = int(values.get("priority", 0)), int(values.get("slots", 1))
                 self.executor, self.parent = str(values.get("executor", "process")), str(values.get("parent", ""))
+                self.watched = str(values.get("watched", ""))
                 self.own_code = values.get("own_code") is True
             case "progress":
                 self._take_progress(event)
@@ -276,6 +278,7 @@ class JobStore:
         priority: int = 0,
         executor: str = "process",
         parent: str = "",
+        watched: str = "",
         id: str = "",
         slots: int = 1,
     ) -> Job:
@@ -292,7 +295,7 @@ class JobStore:
         beside.mkdir()
         try:
             write_text(beside / "spec.json", json.dumps(document, ensure_ascii=False, indent=1))
-            about = {"priority": priority, "executor": executor, "parent": parent, "slots": slots}
+            about = {"priority": priority, "executor": executor, "parent": parent, "watched": watched, "slots": slots}
             Job(beside).events.append("submitted", **about, own_code=settings().own_code)
             beside.rename(folder)
         except OSError:

@@ -261,7 +261,11 @@ class _Queue:
                 waiting.append((-status.priority, status.submitted, job.id))
         free = self.slots.free(used)
         for _, _, name in sorted(waiting):
-            slots = min(self.open[name].status().slots, self.slots.total)
+            status = self.open[name].status()
+            slots = min(status.slots, self.slots.total)
+            watched = self.open.get(status.watched)
+            if slots > free and watched and watched.status().state is State.RUNNING:
+                slots = 0  # on the processor, where GPUs are what is shared
             if slots and slots > free:
                 free = 0
                 continue

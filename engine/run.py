@@ -125,7 +125,7 @@ class Context:
         *,
         device: str = "",
         stop: Stop | None = None,
-        submit: Callable[[Sequence[dict[str, Any]]], "list[Result]"] | None = None,
+        submit: Callable[[Sequence[dict[str, Any]], str], "list[Result]"] | None = None,
     ) -> None:
         self.folder = folder
         self.log = EventLog(folder / "events.jsonl")
@@ -177,11 +177,14 @@ class Context:
         """Show what there is so far; the result itself will take its place."""
         result.save(self.folder / PARTIAL)
 
-    def children(self, documents: Sequence[dict[str, Any]]) -> "list[Result]":
-        """Run other specs as jobs of their own and wait for their results, in order."""
+    def children(self, documents: Sequence[dict[str, Any]], watched: str = "") -> "list[Result]":
+        """Run other specs as jobs of their own and wait for their results, in order.
+
+        Those that watch the job `watched` wait for no free slot while it runs, else they would for as long as it does.
+        """
         if self._submit is None:
             raise Refused("This run starts other runs; start it as a job.")
-        return self._submit(documents)
+        return self._submit(documents, watched)
 
 
 def choose_device(name: str) -> str:

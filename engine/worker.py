@@ -148,13 +148,13 @@ class _Children:
         self.count = 0  # a child's number counts on over all calls of a run
         self.ctx: Context
 
-    def run(self, documents: Sequence[dict[str, Any]]) -> list[Result]:
+    def run(self, documents: Sequence[dict[str, Any]], watched: str) -> list[Result]:
         """The results of these documents, in order. All have ended when this raises the names of those that failed."""
         specs = [self.resolve(document) for document in documents]
         reasons = [f"{spec.name}: {sentence}" for spec in specs for sentence in spec.needs()]
         if reasons:
             raise Refused(" ".join(dict.fromkeys(reasons)))
-        jobs = [self._submit(spec) for spec in specs]
+        jobs = [self._submit(spec, watched) for spec in specs]
         if self.job.status().executor == INLINE:
             self._work_all(jobs)
         else:
@@ -165,7 +165,7 @@ class _Children:
             raise Refused(f"{len(bad)} of {len(jobs)} runs of this suite did not finish: {said}")
         return [job.result() for job in jobs]
 
-    def _submit(self, spec: RunSpec) -> Job:
+    def _submit(self, spec: RunSpec, watched: str) -> Job:
         status = self.job.status()
         name = f"{self.job.id}.{self.count:02d}"
         self.count += 1
@@ -174,6 +174,7 @@ class _Children:
             priority=status.priority,
             executor=status.executor,
             parent=self.job.id,
+            watched=watched,
             id=name,
             slots=spec.slots * spec.together,
         )

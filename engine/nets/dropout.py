@@ -19,11 +19,14 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.share)
-        return x.masked_fill(dropped(x.shape, self.share), 0) * (1 / (1 - self.share))
+        return x * kept(x.shape, self.share) * (1 / (1 - self.share))
 
 
-def dropped(shape: torch.Size, share: float) -> Tensor:
-    """What is dropped, true or false: four draws of 16 bits from each of 64."""
+def kept(shape: torch.Size, share: float) -> Tensor:
+    """1 where a value stays and 0 where it is dropped, as bytes: four draws of 16 bits from each of 64.
+
+    As bytes, because a product with them is vectorised, where one with true and false, or filling, is not.
+    """
     count = math.prod(shape)
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
-    return (bits.view(torch.int16)[:count] < round(share * 2**16) - 2**15).view(shape)
+    return (bits.view(torch.int16)[:count] >= round(share * 2**16) - 2**15).view(torch.uint8).view(shape)

@@ -37,9 +37,9 @@ def make(
         {"params": [parameter for parameter in learnt if parameter.dim() > 1], "weight_decay": decay},
         {"params": [parameter for parameter in learnt if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
-    chosen: type[Any] = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.AdamW, "Lamb": Lamb}[kind]
-    made: torch.optim.Optimizer = chosen(groups, lr=rate, betas=betas, eps=epsilon)
-    return made
+    if kind == "Lamb":
+        return Lamb(groups, lr=rate, betas=betas, eps=epsilon)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)  # each weight is read once
 
 
 class Lamb(torch.optim.Optimizer):

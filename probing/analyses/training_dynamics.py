@@ -19,9 +19,9 @@ REACHED = 0.9  # of what a layer gains in all
 class TrainingDynamics(RunSpec):
     """Measures every snapshot of a training by another analysis: which layer learns what first, and when.
 
-    The training keeps its upstream at the steps 0, 1, 2, 4, 8 ... where its setting snapshots is on. Each snapshot is
-    measured by a job of its own as soon as it is there, and the map of steps and layers fills while the training goes on.
-    Step 0 is the untrained network.
+    The training keeps its upstream at the steps 0, 1, 2, 4, 8 ... where its setting snapshots is on. Each is measured by a
+    job of its own as soon as it is there, beside the training where no place in the queue is free, and the map of
+    steps and layers fills while the training goes on. Step 0 is the untrained network.
     """
 
     family: ClassVar[str] = "analysis"
@@ -94,7 +94,7 @@ class TrainingDynamics(RunSpec):
             **plain,
         }
         known = {key: value for key, value in wanted.items() if key in kind.model_fields}
-        (result,) = ctx.children([{"run": self.analysis, **known}])
+        (result,) = ctx.children([{"run": self.analysis, **known}], watched=self._job().id)
         lines = [line for line in result.table if line.get("upstream", name) == name and "layer" in line and "value" in line]
         return [
             {"step": step, "snapshot": f"{step:,}", **{key: value for key, value in line.items() if key != "upstream"}}

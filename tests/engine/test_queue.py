@@ -54,11 +54,10 @@ def serve() -> Iterator[Serve]:
         end()
 
 
-def submit(
-    id: str = "", *, priority: int = 0, slots: int = 1, executor: str = "process", parent: str = "", **settings: Any
-) -> Job:
-    document = {"run": "short", "pause": 0.0, "steps": 2, **settings}
-    return JobStore().submit(document, id=id, priority=priority, slots=slots, executor=executor, parent=parent)
+def submit(id: str = "", *, slots: int = 1, executor: str = "process", watched: str = "", **more: Any) -> Job:
+    about = {name: more.pop(name) for name in ("priority", "parent") if name in more}
+    document = {"run": "short", "pause": 0.0, "steps": 2, **more}
+    return JobStore().submit(document, id=id, slots=slots, executor=executor, watched=watched, **about)
 
 
 def queue_process() -> "subprocess.Popen[bytes]":
@@ -104,6 +103,22 @@ def test_slots_are_shared_and_waiting_needs_none(serve: Serve, monkeypatch: pyte
     for job in (*jobs, waiter):
         job.cancel()
     over(*jobs, waiter)
+
+
+def test_one_that_watches_a_running_job_waits_for_no_slot(serve: Serve) -> None:
+    watched, other = submit("watched", steps=3000, pause=0.01), submit("other", watched="nobody")
+    serve()
+    running(watched)
+    watcher = submit("watcher", watched="watched", steps=3000, pause=0.01)
+    running(watcher)
+    assert watched.status().state is State.RUNNING and other.status().state is State.QUEUED
+    watched.cancel()
+    over(watched)
+    late = submit("late", watched="watched")
+    time.sleep(1)
+    assert late.status().state is State.QUEUED, "what it watches is over, and the slot is taken"
+    watcher.cancel()
+    over(watcher, other, late)
 
 
 def test_one_that_needs_more_than_there_is_gets_all(serve: Serve) -> None:

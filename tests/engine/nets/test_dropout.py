@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.nets.dropout import Dropout, dropped
+from engine.nets.dropout import Dropout, kept
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])
@@ -18,7 +18,7 @@ def test_the_share_is_dropped_and_the_rest_scaled_up(share: float) -> None:
 
 def test_neighbours_are_drawn_apart() -> None:
     torch.manual_seed(0)
-    mask = dropped(torch.Size((1_000_000,)), 0.5).float() - 0.5
+    mask = kept(torch.Size((1_000_000,)), 0.5).float() - 0.5
     for lag in range(1, 9):  # four draws share a number of the generator
         assert abs(float((mask[lag:] * mask[:-lag]).mean()) * 4) < 0.01
 

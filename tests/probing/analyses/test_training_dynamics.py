@@ -56,7 +56,8 @@ def test_it_goes_on_for_as_long_as_the_training_does(workspace: Path, monkeypatc
         made[:] = [0, 4096]
         return Status(State.FINISHED)
 
-    def children(ctx: Context, documents: list[dict[str, object]]) -> list[Result]:
+    def children(ctx: Context, documents: list[dict[str, object]], watched: str) -> list[Result]:
+        assert watched == training.id
         measured.extend(documents)
         return [Result([{"layer": 0, "measure": "accuracy", "value": 0.5}])]
 
