@@ -70,9 +70,10 @@ class Preflight(RunSpec):
         weights = sum(weight.numel() for weight in begin.network.parameters()) * 4
         batches = _batches(begin, spec.steps)
         # What is prepared ahead hides behind the step; only what takes longer than a step is waited for, in the first epoch.
-        rounds = [spec.round_plan(number).steps for number in range(spec.rounds)]
-        whole = sum(steps * step + min(steps, batches) * max(0.0, prepare - step) for steps in rounds)
-        copies = 2 + (sum(map(_snapshots, rounds)) if spec.snapshots else 0)  # the last, the best and those on the way
+        rounds = [spec.round_plan(number) for number in range(spec.rounds)]
+        whole = sum(plan.steps * step + min(plan.steps, batches) * max(0.0, prepare - step) for plan in rounds)
+        # The last, the best and those on the way.
+        copies = 2 + sum(plan.keeps(step) for plan in rounds for step in range(plan.steps + 1))
         disk = 2 * file * len(rounds) + copies * weights
         free = _free_memory(ctx.device)
         free_disk = shutil.disk_usage(ctx.folder).free
@@ -206,11 +207,6 @@ def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.0f} hours"
-
-
-def _snapshots(steps: int) -> int:
-    """Of the steps 0, 1, 2, 4, 8 ... and the last."""
-    return len({0, steps, *(2**power for power in range(steps.bit_length()))})
 
 
 def _batches(begin: Round, most: int) -> int:

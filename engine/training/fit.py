@@ -254,8 +254,7 @@ class _Loop:
             self.ctx.note(f"At step {step}: {sentence}")
 
     def _snapshot(self) -> None:
-        last = self.step == self.plan.steps or self.fitted.ended
-        if self.plan.snapshots and (self.step & (self.step - 1) == 0 or last):
+        if self.plan.keeps(self.step) or (self.plan.snapshots and self.fitted.ended):
             with self._averaged():
                 with_room(lambda: self.keep(self.begun + self.step), f"the upstream after step {self.step}", self.ctx)
 
