@@ -58,8 +58,10 @@ def line(
     made["hovermode"] = "x unified"
     if len(curves) > ROOM:
         made["height"] = HEIGHT + 21 * math.ceil(len(curves) / 3)
-    made = axes(made, figure, theme)
-    fit(made["xaxis"], [row.get(figure.x) for row in rows])
+    at = [row.get(figure.x) for row in rows]
+    # Words stand side by side also where they read as numbers, such as the steps 1, 2, 4, 8 ...
+    made = axes(made, figure, theme, x_type="category" if all(isinstance(x, str) for x in at) else "")
+    fit(made["xaxis"], at)
     widen(made["yaxis"], [row.get(figure.y) for row in rows])
     return {"data": bands + curves, "layout": made}
 

@@ -188,7 +188,8 @@ class _Children:
 
     def _work_all(self, jobs: list[Job]) -> None:
         for done, child in enumerate(jobs):
-            self.ctx.progress(done, len(jobs), f"run {done + 1} of {len(jobs)}: {child.document['run']}")
+            if len(jobs) > 1:  # of one, who asked for it has more to tell
+                self.ctx.progress(done, len(jobs), f"run {done + 1} of {len(jobs)}: {child.document['run']}")
             _work(child, self.resolve, self.ctx.check)
             self.ctx.check()
 
@@ -196,7 +197,7 @@ class _Children:
         told = -1
         while True:
             done = sum(job.status().state.is_over for job in jobs)
-            if done != told:
+            if done != told and len(jobs) > 1:
                 self.ctx.progress(done, len(jobs), "runs")
                 told = done
             if done == len(jobs):

@@ -20,6 +20,7 @@ from engine.errors import AuscultError, Refused
 from engine.pretext import PRETEXTS, Pretext, Round
 from engine.run import Context, Figure, Result, RunSpec, Value
 from engine.training.fit import fit
+from engine.training.plan import snapshots
 
 STEPS = 4  # of the first batches that are tried
 SHOWN = 4  # clips of the first batch that are drawn and played
@@ -73,7 +74,7 @@ class Preflight(RunSpec):
         rounds = [spec.round_plan(number) for number in range(spec.rounds)]
         whole = sum(plan.steps * step + min(plan.steps, batches) * max(0.0, prepare - step) for plan in rounds)
         # The last, the best and those on the way.
-        copies = 2 + sum(plan.keeps(step) for plan in rounds for step in range(plan.steps + 1))
+        copies = 2 + (sum(len(snapshots(plan.steps)) for plan in rounds) if spec.snapshots else 0)
         disk = 2 * file * len(rounds) + copies * weights
         free = _free_memory(ctx.device)
         free_disk = shutil.disk_usage(ctx.folder).free

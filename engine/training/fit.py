@@ -22,7 +22,7 @@ from engine.precision import check
 from engine.run import Context, Value
 from engine.training.average import Average
 from engine.training.curves import Curves
-from engine.training.plan import Plan, Trainee, seed_all, seed_of
+from engine.training.plan import Plan, Trainee, seed_all, seed_of, snapshots
 from engine.training.saves import Checkpoints, changes, with_room
 from engine.training.stepping import Stepper
 
@@ -254,7 +254,7 @@ class _Loop:
             self.ctx.note(f"At step {step}: {sentence}")
 
     def _snapshot(self) -> None:
-        if self.plan.keeps(self.step) or (self.plan.snapshots and self.fitted.ended):
+        if self.plan.snapshots and (self.step in snapshots(self.plan.steps) or self.fitted.ended):
             with self._averaged():
                 with_room(lambda: self.keep(self.begun + self.step), f"the upstream after step {self.step}", self.ctx)
 

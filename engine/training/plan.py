@@ -68,7 +68,7 @@ class Plan:
     validate_every: int = 100
     average: float = 0.0  # memory of the running mean of the weights that is kept in their place
     patience: int = 0  # validations without a better one after which it ends; 0 = never
-    snapshots: bool = False  # weights are kept on the way
+    snapshots: bool = False  # weights are kept on the way, too
     recompute: bool = False  # what the blocks gave is computed again on the way back
     seed: int = 0
     asked: dict[str, Any] = field(default_factory=dict)  # all settings: a checkpoint that was made with others is refused
@@ -77,14 +77,15 @@ class Plan:
         """The learning rate of a step, counted from 0."""
         return optimizers.rate_at(step, self.steps, self.rate, self.warm_up, self.schedule, self.fall)
 
-    def keeps(self, step: int) -> bool:
-        """Whether the weights after this step are a snapshot: of 0, 1, 2, 4, 8 ... and the last."""
-        return self.snapshots and (step & (step - 1) == 0 or step == self.steps)
-
     @property
     def tell_every(self) -> int:
         """Steps from one recorded loss to the next: about 500 in a training."""
         return max(1, self.steps // 500)
+
+
+def snapshots(steps: int) -> set[int]:
+    """The steps after which a training of so many keeps its weights, where it is asked to: 0, 1, 2, 4, 8 ..., the last."""
+    return {0, steps, *(2**power for power in range(steps.bit_length()))}
 
 
 class Training(RunSpec):

@@ -10,6 +10,7 @@ from engine.errors import AuscultError, Refused
 from engine.job import Job, JobStore
 from engine.rows import Unit
 from engine.run import Context, Figure, Result, RunSpec, Value
+from engine.training.plan import snapshots
 from probing.analysis import ANALYSES
 
 WAIT = 2.0  # seconds between two looks for a new snapshot
@@ -66,11 +67,12 @@ class TrainingDynamics(RunSpec):
                 break
             for step in coming:
                 ctx.check()
+                ctx.progress(len(done), len(done) + _left(job, done), f"measuring step {step:,}")
                 table += self._measured(step, ctx)
                 done.append(step)
                 ctx.partial(self._result(job, table, done))
             if not coming:
-                ctx.progress(len(done), len(done) + 1, "waiting for the next snapshot")
+                ctx.progress(len(done), len(done) + _left(job, done), "waiting for the next snapshot")
                 time.sleep(WAIT)
         if not done:
             raise Refused(f"Job {job.id} ended without a snapshot: {job.status().reason or job.status().state}.")
@@ -106,13 +108,13 @@ class TrainingDynamics(RunSpec):
         figures = []
         for measure in measures:
             where: dict[str, Value] = {"measure": measure} if measure else {}
-            title = f"{measure.replace('_', ' ').capitalize()} as the training goes on"
-            figures.append(
-                Figure("heat", title, x="snapshot", y="layer", value="value", where=where, x_title="step", y_title="layer")
-            )
-            figures.append(
-                Figure("line", f"{title}, by layer", x="snapshot", y="value", by="layer", where=where, x_title="step")
-            )
+            called = measure.replace("_", " ") or "value"
+            title = f"{called.capitalize()} as the training goes on"
+            over: dict[str, Any] = {"x": "snapshot", "where": where, "x_title": "step"}
+            figures += [
+                Figure("heat", title, y="layer", value="value", y_title="layer", value_title=called, **over),
+                Figure("line", f"{title}, by layer", y="value", by="layer", y_title=called, **over),
+            ]
         facts = {
             "training": {"job": job.id, "run": job.document.get("run"), "steps": list(done)},
             "corpus": {"name": self.corpus, "content": corpus.find(self.corpus).content},
@@ -137,6 +139,14 @@ def reached(table: list[dict[str, Value]]) -> dict[str, dict[str, int]]:
             goal = first + REACHED * (best - first)
             found.setdefault(measure, {})[str(layer)] = next(step for step, value in curve if value >= goal)
     return found
+
+
+def _left(job: Job, done: list[int]) -> int:
+    """Snapshots to be measured: those that are there and, of a training that goes on, those to come."""
+    there, status = _steps(job), job.status()
+    if status.state.is_over:
+        return len(there) - len(done)
+    return max(1, len(snapshots(int(status.total)).union(there).difference(done)))
 
 
 def _steps(job: Job) -> list[int]:

@@ -199,6 +199,12 @@ def test_slider_shows_one_stop_and_keeps_the_colours() -> None:
     assert (heat["zmin"], heat["zmax"]) == (0, 3)
 
 
+def test_steps_that_are_named_stand_side_by_side() -> None:
+    rows: list[dict[str, Value]] = [{"snapshot": name, "value": 0.5} for name in ("0", "1", "2", "1,024")]
+    made = drawn(rows, Figure("line", "", "snapshot", "value"))
+    assert made["layout"]["xaxis"]["type"] == "category" and made["data"][0]["x"] == ["0", "1", "2", "1,024"]
+
+
 def test_cells_are_squares_and_names_stay_names() -> None:
     made = figures.draw(Result(MATRIX), CONFUSION, "light", at=1)
     heat = made["data"][0]

@@ -51,8 +51,8 @@ def test_it_goes_on_for_as_long_as_the_training_does(workspace: Path, monkeypatc
 
     def status(job: Job) -> Status:
         asked.append(job.id)
-        if len(asked) < 3:
-            return Status(State.RUNNING)
+        if len(asked) < 5:
+            return Status(State.RUNNING, total=4096.0)
         made[:] = [0, 4096]
         return Status(State.FINISHED)
 
@@ -61,6 +61,11 @@ def test_it_goes_on_for_as_long_as_the_training_does(workspace: Path, monkeypatc
         measured.extend(documents)
         return [Result([{"layer": 0, "measure": "accuracy", "value": 0.5}])]
 
+    def progress(ctx: Context, done: float, total: float, stage: str = "") -> None:
+        told.append((done, total, stage))
+
+    told: list[tuple[float, float, str]] = []
+    monkeypatch.setattr(Context, "progress", progress)
     monkeypatch.setattr(Job, "status", status)
     monkeypatch.setattr(Context, "children", children)
     monkeypatch.setattr(training_dynamics, "_steps", lambda job: list(made))
@@ -68,7 +73,9 @@ def test_it_goes_on_for_as_long_as_the_training_does(workspace: Path, monkeypatc
     (workspace / "job").mkdir()
     spec = TrainingDynamics(training=training.id, corpus="spoken:digits?voices=4", seed=3)
     result = spec.run(Context(workspace / "job", device="cpu"))
-    assert result.facts["training"]["steps"] == [0, 4096] and len(asked) == 4
+    assert result.facts["training"]["steps"] == [0, 4096]
+    # Of the steps 0, 1, 2, 4 ... 4096 until the training has ended with two of them.
+    assert told == [(0, 14, "measuring step 0"), (1, 14, "waiting for the next snapshot"), (1, 2, "measuring step 4,096")]
     assert [line["snapshot"] for line in result.table] == ["0", "4,096"]
     assert [one["upstreams"] for one in measured] == [[f"job:{training.id}@{step}"] for step in (0, 4096)]
     assert {one["seed"] for one in measured} == {3}
