@@ -15,11 +15,25 @@ class Dropout(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not self.share:
-            return x
-        if x.device.type != "cpu":
-            return functional.dropout(x, self.share)
-        return x * kept(x.shape, self.share) * (1 / (1 - self.share))
+        return dropped(x, self.share if self.training else 0.0)
+
+
+def dropped(x: Tensor, share: float) -> Tensor:
+    """The same with a share of the values set to zero, and the others scaled up."""
+    if not share:
+        return x
+    if x.device.type != "cpu":
+        return functional.dropout(x, share)
+    return x * kept(x.shape, share) * (1 / (1 - share))
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, share: float, bias: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention that drops a share of its weights; torch's own would draw them slowly on a processor."""
+    if not share or query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=share)
+    scores = query / query.shape[-1] ** 0.5 @ key.mT
+    weights = (scores if bias is None else scores + bias).softmax(-1)
+    return dropped(weights, share) @ value
 
 
 def kept(shape: torch.Size, share: float) -> Tensor:

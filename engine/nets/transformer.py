@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.nets.dropout import Dropout
+from engine.nets.dropout import Dropout, attended
 from engine.nets.front import ACTIVATIONS
 from engine.nets.recomputing import through
 
@@ -26,7 +26,6 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor | None, maps: bool) -> tuple[Tensor, Tensor | None]:
         batch, frames, width = x.shape
@@ -57,11 +56,7 @@ class Attention(nn.Module):
 
     def _mixed(self, *qkv: Tensor) -> Tensor:
         q, k, v = (part.view(len(part), self.heads, part.shape[1] // self.heads).transpose(0, 1)[None] for part in qkv)
-        if self.training and self.dropout and q.device.type == "cpu":  # torch's own way, with quicker draws
-            mixed: Tensor = self.drop((q / q.shape[-1] ** 0.5 @ k.mT).softmax(-1)) @ v
-        else:
-            mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return mixed[0].transpose(0, 1).flatten(1)
+        return attended(q, k, v, self.dropout if self.training else 0.0)[0].transpose(0, 1).flatten(1)
 
 
 class Block(nn.Module):

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, Self, cast
 
 import torch
@@ -23,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import Refused
 from engine.nets.contextual import Contextual
+from engine.nets.dropout import attended, dropped
 from engine.nets.front import ACTIVATIONS, Convolutions, Front
 from engine.nets.recomputing import through
 from engine.upstream import Card, Hidden, Tap
@@ -169,7 +169,7 @@ class Wav2Vec2(Contextual):
         clips = torch.split(x, lengths)
         lengths = [length // self.shape.squeeze for length in lengths]
         x = self.norm(torch.cat([self._squeezed(clip) + self._position(clip) for clip in clips]))
-        x = functional.dropout(x, self.shape.dropout, self.training)
+        x = dropped(x, self.shape.dropout if self.training else 0.0)
         bias = self._bias(max(lengths))
         states, maps = [x], []
         for block in self.blocks:
@@ -274,7 +274,7 @@ class _Block(nn.Module):
         return self.feed_norm(x + self._dropped(self._feed(x))), weights
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self.dropout, self.training)
+        return dropped(x, self.dropout if self.training else 0.0)
 
     def _feed(self, x: Tensor) -> Tensor:
         fed: Tensor = self.down(ACTIVATIONS[self.activation](self.up(x)))
@@ -313,9 +313,8 @@ def _adapter(shape: Shape) -> nn.Sequential:
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, gate: Tensor | None, dropout: float
 ) -> Tensor:
-    attend = partial(functional.scaled_dot_product_attention, dropout_p=dropout)
     if bias is None:
-        return attend(query, key, value)
+        return attended(query, key, value, dropout)
     heads, frames = query.shape[1:3]
     rows = max(1, BIAS_NUMBERS // (heads * frames))
     parts = []
@@ -323,7 +322,7 @@ def _attention(
         last = min(first + rows, frames)
         mask = _bias_rows(bias, gate, first, last, frames)
         assert mask is not None
-        parts.append(attend(query[:, :, first:last], key, value, attn_mask=mask.to(query.dtype)))
+        parts.append(attended(query[:, :, first:last], key, value, dropout, mask.to(query.dtype)))
     return torch.cat(parts, dim=2)
 
 

@@ -12,13 +12,13 @@ from engine import upstream
 from engine.nets.contextual import Contextual
 from engine.nets.wav2vec2 import Shape
 from engine.objectives.hiding import Hearing
-from engine.objectives.networks import OnSound
+from engine.objectives.taught import Taught, heard
 from engine.pretext import Batch, Before, Objective
 from engine.training.plan import Loss, Training
-from engine.upstream import SAMPLE_RATE, Upstream
+from engine.upstream import Upstream
 
 
-class Distilhubert(OnSound):
+class Distilhubert(Taught):
     """Has a small network guess the layers of a large one, its teacher, which may be any upstream.
 
     A head for each chosen layer guesses it from the last state of the small network; the error is the mean absolute one, and
@@ -29,17 +29,12 @@ class Distilhubert(OnSound):
     paper: ClassVar[str] = "Chang et al. 2022, arXiv:2110.01900"
 
     steps: int = Training.again("steps", 200_000)
-    batch_seconds: float = OnSound.again("batch_seconds", 360.0)
+    batch_seconds: float = Taught.again("batch_seconds", 360.0)
     rate: float = Training.again("rate", 2e-4)
     beta: float = Training.again("beta", 0.98)
     epsilon: float = Training.again("epsilon", 1e-6)
-    blocks: int = OnSound.again("blocks", 2)
-    layer_drop: float = OnSound.again("layer_drop", 0.0)
-    teacher: str = Field(
-        "hf:facebook/hubert-base-ls960",
-        description="The upstream that is learnt from.",
-        json_schema_extra={"choices": "upstreams"},
-    )
+    blocks: int = Taught.again("blocks", 2)
+    layer_drop: float = Taught.again("layer_drop", 0.0)
     layers: tuple[int, ...] = Field(
         (),
         description="Layers of the teacher to guess; empty: those a third, two thirds and all the way up (4, 8, 12 of 12).",
@@ -61,40 +56,25 @@ class Distilhubert(OnSound):
     )
 
     def needs(self) -> list[str]:
-        reasons = super().needs() + upstream.missing(self.teacher)
+        reasons = super().needs()
         if reasons:
             return reasons
-        teacher = upstream.find(self.teacher)
-        ours, theirs = self._hop() / SAMPLE_RATE, teacher.hop_seconds
-        if abs(ours - theirs) > 1e-9:
-            reasons.append(
-                f"{self.teacher} gives a frame each {1000 * theirs:g} ms, but the network to be trained each "
-                f"{1000 * ours:g} ms. Choose another front, number of stacked frames or teacher."
-            )
-        beyond = [layer for layer in self.layers if not 0 <= layer <= teacher.layers]
+        highest = upstream.find(self.teacher).layers
+        beyond = [layer for layer in self.layers if not 0 <= layer <= highest]
         if beyond:
-            reasons.append(
-                f"{self.teacher} has no layer {', '.join(map(str, beyond))}: its layers are 0 to {teacher.layers}."
-            )
+            reasons.append(f"{self.teacher} has no layer {', '.join(map(str, beyond))}: its layers are 0 to {highest}.")
         return reasons
 
     def shape(self) -> Shape:
         return replace(super().shape(), projection_norm=False)
 
     def objective(self, network: Contextual, before: Before) -> Objective:  # type: ignore[override]
-        card = upstream.find(self.teacher)
-        teacher = card.open(card).to(before.ctx.device)
+        teacher = self.taught_by(before.ctx.device)
         inherited = inherit(network, teacher) if self.inherit else 0
         before.ctx.note(
             f"{inherited:,} of {sum(weight.numel() for weight in network.parameters()):,} weights begin as the teacher's."
         )
-        return Distillation(network, teacher, self.layers or thirds(card.layers), self.agreement, self.slope)
-
-    def _hop(self) -> int:
-        if self.front == "waveform":
-            return self.shape().hop
-        card = upstream.find(self.features)
-        return round(card.hop_seconds * SAMPLE_RATE) * self.reduce
+        return Distillation(network, teacher, self.layers or thirds(teacher.card.layers), self.agreement, self.slope)
 
     @classmethod
     def title(cls) -> str:
@@ -109,18 +89,15 @@ class Distillation(Hearing):
     ) -> None:
         super().__init__(network, slope)
         # In a tuple: the teacher is no part of what is trained or saved.
-        self._teacher = (teacher.eval().requires_grad_(False),)
+        self._teacher = (teacher,)
         self.layers, self.agreement = layers, agreement
         width, dims = network.width, [teacher.card.dims[layer] for layer in layers]
         self.heads = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim)) for dim in dims)
 
     def prepare(self, wave: Tensor) -> tuple[Tensor, ...]:
         """With what the teacher makes of the clip, which is never altered: it is heard once in all the training."""
-        teacher = self._teacher[0]
-        # A teacher that needs more sound than the network hears silence behind a clip that is too short for it.
-        long_enough = functional.pad(wave, (0, max(0, teacher.card.shortest - len(wave))))
-        states = teacher.encode([long_enough.to(teacher.device)]).clip(0)
-        return (*super().prepare(wave), *(states[layer].float().to(wave.device) for layer in self.layers))
+        states = heard(self._teacher[0], wave)
+        return (*super().prepare(wave), *(states[layer] for layer in self.layers))
 
     def forward(self, batch: Batch) -> Loss:
         lengths = self.frames(batch)

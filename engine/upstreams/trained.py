@@ -1,6 +1,7 @@
 """Upstreams trained here: those that come with Auscult, by name, and those of pretext jobs.
 
-job:ID is what a finished job has made, job:ID@best what guessed best on the way, job:ID@128 what it was after 128 steps.
+job:ID is what a finished job has made, job:ID@best what guessed best on the way, job:ID@128 what it was after 128 steps;
+some make more, by names of their own.
 """
 
 import json
@@ -112,8 +113,8 @@ def _find(place: str) -> Card:
     job = JobStore().get(id)
     if which and not (_made(place) / "card.json").exists():
         there = [str(int(card.parent.name)) for card in job.folder.glob(f"artifacts/{STEPS}/*/card.json")]
-        best = ["best"] if (_made(f"{id}@best") / "card.json").exists() else []
-        raise Unknown(f"snapshot of job {job.id}", which, [*best, *there])
+        made = sorted(card.parent.name for card in job.folder.glob("artifacts/*/card.json"))
+        raise Unknown(f"snapshot of job {job.id}", which, [name for name in made if name != "upstream"] + there)
     folder = _made(place)
     if not (folder / "card.json").exists():
         raise Refused(f"Job {job.id} has made no upstream: it is {job.status().state} and runs {job.document['run']}.")

@@ -111,14 +111,17 @@ def test_one_that_watches_a_running_job_waits_for_no_slot(serve: Serve) -> None:
     running(watched)
     watcher = submit("watcher", watched="watched", steps=3000, pause=0.01)
     running(watcher)
-    assert watched.status().state is State.RUNNING and other.status().state is State.QUEUED
+    early = submit("early", watched="other")
+    time.sleep(1)
+    assert watched.status().state is State.RUNNING
+    assert {other.status().state, early.status().state} == {State.QUEUED}, "what it watches does not run yet"
     watched.cancel()
     over(watched)
     late = submit("late", watched="watched")
     time.sleep(1)
     assert late.status().state is State.QUEUED, "what it watches is over, and the slot is taken"
     watcher.cancel()
-    over(watcher, other, late)
+    over(watcher, other, early, late)
 
 
 def test_one_that_needs_more_than_there_is_gets_all(serve: Serve) -> None:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
-from engine.nets.dropout import Dropout, kept
+from engine.nets import dropout
+from engine.nets.dropout import Dropout, attended, kept
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])
@@ -31,3 +33,16 @@ def test_it_follows_the_generator_and_is_silent_when_nothing_is_learnt() -> None
     torch.manual_seed(1)
     assert torch.equal(layer(x), first) and not torch.equal(layer(x), first)
     assert torch.equal(layer.eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_is_torchs_own_of_which_weights_are_dropped(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 9, 4)
+    bias = torch.randn(1, 2, 9, 9) if biased else None
+    whole = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    assert torch.equal(attended(query, key, value, 0.0, bias), whole)
+    rows = torch.stack([attended(query, key, value, 0.3, bias) for _ in range(4000)])
+    assert torch.allclose(rows.mean(0), whole, atol=0.08) and float(rows.std(0).min()) > 0.01
+    monkeypatch.setattr(dropout, "kept", lambda shape, share: torch.ones(shape, dtype=torch.uint8))
+    assert torch.allclose(attended(query, key, value, 0.3, bias) * 0.7, whole, atol=1e-5)

@@ -111,7 +111,7 @@ def test_attention_that_drops_keeps_what_it_gives_on_average(encoder: SpectralEn
     x = torch.randn(12, 16)
     still = attention.of_clips(x, [12], None)
     attention.train()
-    attention.dropout = attention.drop.share = 0.2
+    attention.dropout = 0.2
     drawn = torch.stack([attention.of_clips(x, [12], None) for _ in range(2000)])
     assert float(drawn.std(0).max()) > 1e-4
     assert torch.allclose(drawn.mean(0), still, atol=5 * float(drawn.std(0).max()) / 2000**0.5)
