@@ -47,16 +47,20 @@ class Attention(nn.Module):
 
     def of_clips(self, x: Tensor, lengths: list[int], wanted: Tensor | None) -> Tensor:
         """The same for frames of several clips, one after another; of the wanted frames alone if not of all."""
-        asking = x if wanted is None else x[wanted]
-        counts = lengths if wanted is None else [int(part.sum()) for part in torch.split(wanted, lengths)]
-        queries = torch.split(self.query(asking), counts)
-        keys, values = torch.split(self.key(x), lengths), torch.split(self.value(x), lengths)
-        mixed: Tensor = self.out(torch.cat([self._mixed(*clip) for clip in zip(queries, keys, values, strict=True)]))
-        return mixed
+        q, k, v = self.query(x if wanted is None else x[wanted]), self.key(x), self.value(x)
+        if wanted is None and len(set(lengths)) == 1:  # at once, which counts where clips are many and short
+            mixed = self._mixed(*(part.view(len(lengths), lengths[0], -1) for part in (q, k, v))).flatten(0, 1)
+        else:
+            counts = lengths if wanted is None else [int(part.sum()) for part in torch.split(wanted, lengths)]
+            clips = zip(torch.split(q, counts), torch.split(k, lengths), torch.split(v, lengths), strict=True)
+            mixed = torch.cat([self._mixed(*(part[None] for part in clip))[0] for clip in clips])
+        out: Tensor = self.out(mixed)
+        return out
 
     def _mixed(self, *qkv: Tensor) -> Tensor:
-        q, k, v = (part.view(len(part), self.heads, part.shape[1] // self.heads).transpose(0, 1)[None] for part in qkv)
-        return attended(q, k, v, self.dropout if self.training else 0.0)[0].transpose(0, 1).flatten(1)
+        """(clips, frames, width) each -> the same."""
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in qkv)  # type: ignore[no-untyped-call]
+        return attended(q, k, v, self.dropout if self.training else 0.0).transpose(1, 2).flatten(2)
 
 
 class Block(nn.Module):
