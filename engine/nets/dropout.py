@@ -24,7 +24,7 @@ def dropped(x: Tensor, share: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return functional.dropout(x, share)
-    return x * kept(x.shape, share) * (1 / (1 - share))
+    return (x * kept(x.shape, share)).mul_(1 / (1 - share))
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor, share: float, bias: Tensor | None = None) -> Tensor:
