@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import torch
@@ -55,13 +56,14 @@ class Lighthubert(HidesRuns, Taught):
         for width in self.widths:
             if not 0 < width < self.width or width % each:
                 raise ValueError(f"a part cannot be {width} wide: that is no multiple of a head ({each}) below {self.width}")
-            if self.front == "waveform" and width % self.shape().position_groups:
-                raise ValueError(f"a part cannot be {width} wide: the convolution of positions has groups of 16")
-        wrong = [depth for depth in self.depths if not 0 < depth <= self.blocks]
-        if wrong:
-            raise ValueError(f"a part cannot have {wrong[0]} of {self.blocks} blocks")
-        if any(ratio <= 0 or round(ratio * self.width) > self.inner for ratio in self.ratios):
-            raise ValueError(f"feed-forward nets of {self.inner} hold no {max(self.ratios):g} times a width of {self.width}")
+            if self.front == "waveform" and width % (groups := self.shape().position_groups):
+                raise ValueError(f"a part cannot be {width} wide: the convolution of positions has {groups} groups")
+        for depth in self.depths:
+            if not 0 < depth <= self.blocks:
+                raise ValueError(f"a part cannot have {depth} of {self.blocks} blocks")
+        for ratio in self.ratios:
+            if not 1 <= round(ratio * self.width) <= self.inner:
+                raise ValueError(f"feed-forward nets of {self.inner} hold no {ratio:g} times a width of {self.width}")
         return self
 
     def needs(self) -> list[str]:
@@ -96,8 +98,7 @@ class Lighthubert(HidesRuns, Taught):
 
     def named(self) -> dict[str, "Lighthubert"]:
         """The parts that are kept by themselves: the largest of each width, and the least of all."""
-        size = lambda part: (part.width, part.blocks, part.inner)  # noqa: E731
-        parts = sorted(self.nested[1:], key=size)
+        parts = sorted(self.nested[1:], key=attrgetter("width", "blocks", "inner"))
         named = {f"width-{part.width}": part for part in parts if part.width < self.width}
         return {**named, "smallest": parts[0]} if parts else named
 
@@ -118,9 +119,9 @@ class OnceForAll(Hiding):
         super().__init__(network, spec.chance, spec.span)
         self.spec = spec
         self.top = spec.top
-        # In tuples: neither the teacher nor the parts, which have no weights of their own, are trained or saved.
+        # In a tuple and a list: neither the teacher nor the parts, which have no weights of their own, are trained or saved.
         self._teacher = (teacher,)
-        self._parts = (_built(spec),)
+        self._parts = _built(spec)
         self.drawn = 0  # the part that learns; 0 is the whole
         self.head = nn.Linear(network.width, teacher.card.dims[-1], bias=False)
 
@@ -128,7 +129,7 @@ class OnceForAll(Hiding):
         self.drawn = 0
         if step >= self.spec.alone * steps:
             generator = torch.Generator().manual_seed(seed_of(self.spec.seed, step))
-            self.drawn = int(torch.randint(len(self._parts[0]) + 1, (), generator=generator))
+            self.drawn = int(torch.randint(len(self._parts) + 1, (), generator=generator))
 
     def prepare(self, wave: Tensor) -> tuple[Tensor, ...]:
         """With the target of each frame: the mean of the teacher's last layers, which are heard once in all the training."""
@@ -156,21 +157,21 @@ class OnceForAll(Hiding):
         held = {called: [part.width, part.blocks, part.inner] for called, part in self.spec.named().items()}
         return {
             "teacher": {"name": card.name, "revision": card.revision, "top": self.top},
-            "nested": {"number": len(self._parts[0]), "kept": held},
+            "nested": {"number": len(self._parts), "kept": held},
         }
 
     def _heard(self, local: Tensor, hidden: Tensor, lengths: list[int]) -> Tensor:
         """The last state, of the whole while nothing is learnt."""
         if not (self.drawn and self.training):
             return self.network.contextual(self.seen(local, hidden), lengths)[-1]
-        part = self._parts[0][self.drawn - 1].train()
+        part = self._parts[self.drawn - 1].train()
         weights = {f"network.{name}": weight for name, weight in cut(self.network, part.network).items()}
         state: Tensor = functional_call(part, weights, (local, hidden, self._within(self.mask), lengths))
         return state
 
     def _within(self, weight: Tensor) -> Tensor:
         """The first columns of a weight, as many as the part that learns is wide."""
-        return weight[..., : self._parts[0][self.drawn - 1].network.width] if self.drawn and self.training else weight
+        return weight[..., : self._parts[self.drawn - 1].network.width] if self.drawn and self.training else weight
 
 
 class _Part(nn.Module):

@@ -79,7 +79,7 @@ def test_a_part_is_the_first_channels_heads_and_blocks(settings: dict[str, Any])
 def test_what_a_part_learns_the_whole_learns(settings: dict[str, Any]) -> None:
     made = objective(settings).train()
     made.drawn = 1
-    width = made._parts[0][0].network.width
+    width = made._parts[0].network.width
     made(batch(made)).total.backward()
     assert made.head.weight.grad is not None and not made.head.weight.grad[:, width:].any()
     assert made.head.weight.grad[:, :width].any() and made.mask.grad is not None and not made.mask.grad[width:].any()
@@ -166,6 +166,9 @@ def test_it_learns_and_its_parts_are_upstreams(workspace: Path) -> None:
         name = "transformer.blocks.1.attention.key.weight"
         assert torch.equal(part[name], whole[name][:width, :width])
         assert upstream.load(f"random:job:{job.id}@{which}").card.dims == card.dims
+    best = job.folder / "again"
+    spec.keep(spec.network(), Context(best, device="cpu"), "best", 1)
+    assert [card.parent.name for card in best.glob("artifacts/*/card.json")] == ["best"], "parts are of what is ready"
     with pytest.raises(Unknown, match="Did you mean width-24 or width-16"):
         upstream.find(f"job:{job.id}@width-99")
 
@@ -176,7 +179,8 @@ def test_it_learns_and_its_parts_are_upstreams(workspace: Path) -> None:
         ({"widths": (12,)}, "a part cannot be 12 wide: that is no multiple of a head (8) below 32"),
         ({"widths": (32,)}, "a part cannot be 32 wide"),
         ({"depths": (4,)}, "a part cannot have 4 of 3 blocks"),
-        ({"ratios": (3.0,)}, "feed-forward nets of 64 hold no 3 times a width of 32"),
+        ({"ratios": (3.0, 1.0)}, "feed-forward nets of 64 hold no 3 times a width of 32"),
+        ({"ratios": (-1.0, 2.0)}, "feed-forward nets of 64 hold no -1 times a width of 32"),
         ({"recompute": True}, "what the blocks gave cannot be computed again"),
     ],
 )
@@ -184,7 +188,9 @@ def test_parts_that_cannot_be_are_refused(wrong: dict[str, Any], said: str) -> N
     with pytest.raises(ValidationError) as caught:
         Lighthubert(**{**TINY, **wrong})
     assert said in str(caught.value)
-    assert "groups of 16" in str(pytest.raises(ValidationError, Lighthubert, **{**SOUND, "heads": 8, "widths": (40,)}).value)
+    assert "the convolution of positions has 16 groups" in str(
+        pytest.raises(ValidationError, Lighthubert, **{**SOUND, "heads": 8, "widths": (40,)}).value
+    )
 
 
 def test_a_teacher_with_too_few_layers_is_said() -> None:
